@@ -1,0 +1,39 @@
+"""What a policy author imports, all of it.
+
+    from router_core.api import PolicyConfig, hookimpl, least_loaded
+
+    class MyPolicy:
+        class Config(PolicyConfig):
+            pass
+
+        def __init__(self, config: Config) -> None: ...
+
+        @hookimpl
+        def select_single(self, workers, request):
+            return least_loaded(workers)
+
+The hooks are described in `router_core.contract.hookspecs`. Everything else under `router_core` is private to the core.
+"""
+
+from router_core.contract.hookspecs import hookimpl
+from router_core.contract.policy import PolicyConfig, healthy, least_loaded, rendezvous
+from router_core.contract.pool import PoolContext
+from router_core.contract.request import Leg, LiteralPrompt, OutcomeStatus, RequestOutcome, RoutingRequest
+from router_core.contract.worker import EngineTelemetry, Worker, WorkerRole
+
+__all__ = [
+    "EngineTelemetry",
+    "Leg",
+    "LiteralPrompt",
+    "OutcomeStatus",
+    "PolicyConfig",
+    "PoolContext",
+    "RequestOutcome",
+    "RoutingRequest",
+    "Worker",
+    "WorkerRole",
+    "healthy",
+    "hookimpl",
+    "least_loaded",
+    "rendezvous",
+]

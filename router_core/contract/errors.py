@@ -1,0 +1,43 @@
+"""The named errors. Few and flat; every message says thing, place and remedy in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class StartupError(Exception):
+    """Something stands in the way of starting; nothing has been opened yet.
+
+    Attributes:
+        problems: One sentence each, in the order they were found.
+    """
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class PolicyNotFoundError(StartupError):
+    """No installed distribution offers the plugin that was named."""
+
+
+class AmbiguousPolicyError(StartupError):
+    """More than one installed distribution offers the plugin that was named."""
+
+
+class PolicyLoadError(StartupError):
+    """A plugin was found but its module or class could not be had."""
+
+
+class PolicyContractError(StartupError):
+    """A plugin breaks the hook contract in a way pluggy would let pass silently."""
+
+
+class UndeclaredNeedError(Exception):
+    """A policy read a costly fact that its `needs` does not declare."""
+
+    def __init__(self, need: str) -> None:
+        self.need = need
+        super().__init__(
+            f"request.{need} is not declared: add it to the policy class, needs = frozenset({{{need!r}}})"
+        )

@@ -1,0 +1,201 @@
+"""One request as a policy sees it, and how it ended. Host-neutral: no HTTP objects, nothing to await."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+from router_core.contract.errors import UndeclaredNeedError
+from router_core.contract.prefix import chained_block_hashes
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class Leg(StrEnum):
+    """Which part of a request is being placed: all of it, or one leg of a prefill/decode pair."""
+
+    SINGLE = "single"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+class OutcomeStatus(StrEnum):
+    """How an attempt ended.
+
+    `client_error` is the client's own 4xx, `backpressure` a worker's 429 or 503, `error` any other 5xx or a broken
+    connection, `timeout` a limit of the router's that ran out, `cancelled` a client that went away.
+    """
+
+    SUCCESS = "success"
+    CLIENT_ERROR = "client_error"
+    BACKPRESSURE = "backpressure"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+
+
+class RequestOutcome(NamedTuple):
+    """How one attempt of one leg ended. Read the fields by name: later versions may add some.
+
+    Attributes:
+        status: What became of it.
+        http_status: The worker's HTTP status, None when it sent none.
+        duration_s: Seconds from reservation to the end of the answer.
+        ttft_s: Seconds from reservation to the first byte of the answer's body, None when there was none.
+        prompt_tokens: Prompt tokens the reply reports, or None.
+        cached_tokens: Prompt tokens served from the engine's cache as the reply reports, or None.
+        completion_tokens: Generated tokens the reply reports, or None.
+        attempt: 1 for the first try.
+        leg: Which leg this was.
+    """
+
+    status: OutcomeStatus
+    http_status: int | None = None
+    duration_s: float = 0.0
+    ttft_s: float | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    attempt: int = 1
+    leg: Leg = Leg.SINGLE
+
+    @property
+    def is_success(self) -> bool:
+        """True for success and for the client's own errors: the worker did its part."""
+        return self.status in _WORKER_DID_ITS_PART
+
+
+_WORKER_DID_ITS_PART = frozenset({OutcomeStatus.SUCCESS, OutcomeStatus.CLIENT_ERROR})
+
+
+class Prompt(Protocol):
+    """Where a request's facts come from; every member may be computed on first use."""
+
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def input_tokens(self) -> int: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def session(self) -> str | None: ...
+    @property
+    def lora(self) -> str | None: ...
+    @property
+    def cache_salt(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LiteralPrompt:
+    """A prompt whose facts are already known: tests, simulators, other hosts."""
+
+    text: str = ""
+    model: str | None = None
+    input_tokens: int = 0
+    user: str | None = None
+    session: str | None = None
+    lora: str | None = None
+    cache_salt: str | None = None
+
+
+class RoutingRequest:
+    """What a policy may know of a request.
+
+    Costly facts (`text`, `prefix`, headers) are there only for a policy whose `needs` declares them. Everything is
+    computed on first use and at most once.
+
+    Attributes:
+        id: Names the request in logs and traces.
+        leg: Single, or which leg of a pair is being placed.
+        attempt: 1 for the first try.
+        headers: The request headers declared as `header:<name>` needs, by lower-case name.
+        reason: What the policy last gave to `explain`, or None.
+        reason_parts: The figures it gave with it.
+    """
+
+    __slots__ = ("id", "leg", "attempt", "headers", "reason", "reason_parts", "_prompt", "_needs", "_prefix")
+
+    def __init__(
+        self,
+        id: str,
+        prompt: Prompt,
+        *,
+        needs: frozenset[str] = frozenset(),
+        headers: Mapping[str, str] = _NO_HEADERS,
+        leg: Leg = Leg.SINGLE,
+        attempt: int = 1,
+    ) -> None:
+        self.id = id
+        self.leg = leg
+        self.attempt = attempt
+        self.headers = headers
+        self.reason: str | None = None
+        self.reason_parts: Mapping[str, object] = _NO_HEADERS
+        self._prompt = prompt
+        self._needs = needs
+        self._prefix: tuple[int, ...] | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model the client asked for, None when it named none."""
+        return self._prompt.model
+
+    @property
+    def text(self) -> str:
+        """The whole conversation, all messages with their roles as separators. Needs `text`."""
+        if "text" not in self._needs:
+            raise UndeclaredNeedError("text")
+        return self._prompt.text
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Chained 64-bit hashes of the prompt's blocks: equal hashes mean an equal block and an equal prefix before it.
+
+        Needs `prefix`. Model, LoRA adapter and cache salt are part of the first hash, so unlike prompts never alias.
+        """
+        if self._prefix is None:
+            if "prefix" not in self._needs:
+                raise UndeclaredNeedError("prefix")
+            prompt = self._prompt
+            self._prefix = chained_block_hashes(prompt.text, (prompt.model, prompt.lora, prompt.cache_salt))
+        return self._prefix
+
+    @property
+    def input_tokens(self) -> int:
+        """Estimated prompt tokens (about four bytes of body each), at least 0. An estimate, never a tokenizer's count."""
+        return self._prompt.input_tokens
+
+    @property
+    def user(self) -> str | None:
+        """The end user the client named, or None."""
+        return self._prompt.user
+
+    @property
+    def session(self) -> str | None:
+        """The conversation the client named, or None."""
+        return self._prompt.session
+
+    @property
+    def lora(self) -> str | None:
+        """The LoRA adapter the client asked for, or None."""
+        return self._prompt.lora
+
+    @property
+    def cache_salt(self) -> str | None:
+        """The client's KV-cache namespace, or None: prompts with unlike salts share no cache."""
+        return self._prompt.cache_salt
+
+    def explain(self, reason: str, **parts: object) -> None:
+        """Say why the worker about to be returned was chosen.
+
+        Args:
+            reason: A short fixed word such as `cache_hit`: it becomes a metric label, so never put a value in it.
+            **parts: The figures behind it; shown in logs and traces, not in metrics.
+        """
+        self.reason = reason
+        self.reason_parts = parts
