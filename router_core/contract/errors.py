@@ -38,6 +38,4 @@ class UndeclaredNeedError(Exception):
 
     def __init__(self, need: str) -> None:
         self.need = need
-        super().__init__(
-            f"request.{need} is not declared: add it to the policy class, needs = frozenset({{{need!r}}})"
-        )
+        super().__init__(f"request.{need} is not declared: add it to the policy class, needs = frozenset({{{need!r}}})")

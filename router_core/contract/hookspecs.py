@@ -1,8 +1,8 @@
 """The hooks: the whole contract between the router and a policy, in prose.
 
-A policy is a class whose methods carry `@hookimpl`. It names only the parameters it uses; pluggy passes just those. All
-hooks of one policy instance run in one thread, so it needs no lock. Every hook is a plain synchronous function that does
-no I/O; only `on_start` and `on_stop` may be `async def`.
+A policy is a class whose methods carry `@hookimpl`. It names only the parameters it uses; pluggy passes just those.
+All hooks of one policy instance run in one thread, so it needs no lock. Every hook is a plain synchronous function
+that does no I/O; only `on_start` and `on_stop` may be `async def`.
 
 Life cycle of an attempt: select (one of the two) -> the core reserves the worker in the same step ->
 `on_first_token` when prefill is over -> exactly one `on_request_complete`, however it ended.

@@ -18,7 +18,7 @@ def chained_block_hashes(text: str, namespace: tuple[str | None, ...] = ()) -> t
         namespace: What else must be equal for two prompts to share cache, such as model and LoRA adapter.
     """
     data = memoryview(text.encode("utf-8", "surrogatepass"))
-    digest = xxh3_64_intdigest(repr(namespace)) if any(namespace) else 0
+    digest = xxh3_64_intdigest(repr(namespace).encode()) if any(namespace) else 0
     hashes = []
     for end in range(BLOCK_BYTES, len(data) + 1, BLOCK_BYTES):
         digest = xxh3_64_intdigest(data[end - BLOCK_BYTES : end], digest)

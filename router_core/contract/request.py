@@ -167,7 +167,7 @@ class RoutingRequest:
 
     @property
     def input_tokens(self) -> int:
-        """Estimated prompt tokens (about four bytes of body each), at least 0. An estimate, never a tokenizer's count."""
+        """Estimated prompt tokens, about four bytes of body each; never a tokenizer's count."""
         return self._prompt.input_tokens
 
     @property

@@ -123,7 +123,7 @@ class Worker:
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(
-            f"Worker.{name} is read-only: the core owns a worker's state; keep a policy's own notes in a dict by worker.url"
+            f"Worker.{name} is read-only, the core owns it: keep a policy's own notes in a dict by worker.url"
         )
 
     def __delattr__(self, name: str) -> NoReturn:
