@@ -1,0 +1,1 @@
+"""The router before real inference engines."""

@@ -1,0 +1,58 @@
+"""The router as its users run it: `router-core serve` in a child process of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from .processes import ChildProcess, free_port, wait_until
+
+
+class RouterProcess:
+    """A running router: `with RouterProcess(workers, log, policy="round_robin") as router: router.url`.
+
+    It is entered once all its workers are healthy.
+
+    Attributes:
+        url: Its address, `http://127.0.0.1:<port>`.
+    """
+
+    def __init__(self, workers: Sequence[str], log: Path, *, policy: str, flags: Sequence[str] = ()) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._workers = len(workers)
+        command = [sys.executable, "-m", "router_core", "serve", "--host", "127.0.0.1", "--port", str(port)]
+        self._process = ChildProcess([*command, "--worker-urls", *workers, "--policy", policy, *flags], log)
+
+    def __enter__(self) -> Self:
+        try:
+            wait_until(self._has_all_workers_or_ended, f"router ready with {self._workers} workers")
+        except TimeoutError as error:
+            self._process.end()
+            raise TimeoutError(f"{error}; it said:\n{self._process.said()}") from None
+        if not self._process.is_running():
+            self._process.end()
+            raise RuntimeError(f"the router did not start:\n{self._process.said()}")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._process.end()
+
+    def healthy_workers(self) -> int:
+        """Return how many workers the router says are healthy; 0 while it does not answer."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/readiness", timeout=10) as response:
+                return int(json.load(response)["healthy_workers"])
+        except urllib.error.HTTPError as error:
+            error.close()
+        except OSError:
+            pass
+        return 0
+
+    def _has_all_workers_or_ended(self) -> bool:
+        return not self._process.is_running() or self.healthy_workers() == self._workers

@@ -1,0 +1,76 @@
+"""An engine that dies takes as little with it as can be."""
+
+from __future__ import annotations
+
+import pytest
+
+from .processes import wait_until
+from .router import RouterProcess
+
+pytestmark = pytest.mark.engines
+
+
+@pytest.fixture
+def doomed_engines(start_engine):
+    """Two engines of the test's own."""
+    with start_engine() as first, start_engine() as second:
+        yield first, second
+
+
+@pytest.fixture
+def router(doomed_engines, tmp_path):
+    workers = [engine.url for engine in doomed_engines]
+    flags = ["--health-check-interval-secs", "0.2", "--health-failure-threshold", "1"]
+    with RouterProcess(workers, tmp_path / "router.log", policy="round_robin", flags=flags) as router:
+        yield router
+
+
+def ask(client, prompt):
+    answer = client.chat.completions.create(
+        model="tiny",
+        messages=[{"role": "user", "content": prompt}],
+        extra_body={"grammar": 'root ::= "still here"'},
+    )
+    return answer.choices[0].message.content
+
+
+def test_requests_go_on_elsewhere_once_a_killed_engine_is_noticed(connect, router, doomed_engines, write_prompt):
+    client = connect(router)
+    killed, survivor = doomed_engines
+    assert [ask(client, write_prompt(5)) for _ in range(2)] == ["still here"] * 2
+
+    killed.kill()
+    wait_until(lambda: router.healthy_workers() == 1, "one healthy worker")
+
+    served_before = survivor.metric("tokens_predicted_total")
+    assert [ask(client, write_prompt(5)) for _ in range(4)] == ["still here"] * 4
+    assert survivor.metric("tokens_predicted_total") > served_before
+
+
+def test_requests_before_a_killed_engine_is_noticed_are_tried_elsewhere(connect, router, doomed_engines, write_prompt):
+    client = connect(router)
+    assert [ask(client, write_prompt(5)) for _ in range(2)] == ["still here"] * 2
+
+    doomed_engines[0].kill()
+
+    assert [ask(client, write_prompt(5)) for _ in range(4)] == ["still here"] * 4
+
+
+def test_stream_of_a_killed_engine_ends_in_an_error(connect, router, doomed_engines, write_prompt):
+    import openai
+
+    client = connect(router)
+    stream = client.chat.completions.create(
+        model="tiny",
+        messages=[{"role": "user", "content": write_prompt(5)}],
+        stream=True,
+        max_tokens=7000,
+        extra_body={"ignore_eos": True},
+    )
+    next(stream)
+
+    next(engine for engine in doomed_engines if engine.running).kill()
+
+    with pytest.raises(openai.APIError), stream:
+        for _ in stream:
+            pass
