@@ -1,0 +1,5 @@
+"""Workers take turns."""
+
+from router_policy_round_robin.policy import RoundRobinPolicy
+
+__all__ = ["RoundRobinPolicy"]
