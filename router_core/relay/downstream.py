@@ -1,0 +1,280 @@
+"""A client's connection: reads requests one after another, hands each over whole, writes the answers in order."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+import orjson
+
+from router_core.relay.exchange import Exchange, local_answer
+from router_core.relay.framing import ChunkedBody, FramingError, SizedBody
+from router_core.relay.head import END_OF_HEAD, BadRequestError, RequestHead
+
+if TYPE_CHECKING:
+    from router_core.relay.server import RelayServer
+
+_NEVER = float("inf")
+_LINGER_S = 2.0
+_MAX_PIPELINED_BYTES = 262_144
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_BARE_CR = re.compile(rb"\r(?!\n|\Z)")
+
+
+class Downstream(asyncio.Protocol):
+    """One client's connection.
+
+    It is in one of four states: reading a head (`_exchange`, `_head` are None), reading a body (`_head` is set),
+    waiting for an answer (`_exchange` is set), or lingering after a refusal until the client has read it.
+
+    Attributes:
+        deadline: When the server's sweep shall call `expire`, in loop time.
+    """
+
+    __slots__ = (
+        "_server",
+        "_transport",
+        "_buffer",
+        "_head",
+        "_framing",
+        "_body",
+        "_body_bytes",
+        "_exchange",
+        "_is_clogged",
+        "_is_lingering",
+        "_is_reading",
+        "_is_parsing",
+        "deadline",
+        "write",
+    )
+
+    def __init__(self, server: RelayServer) -> None:
+        self._server = server
+        self._transport: asyncio.Transport
+        self._buffer = b""
+        self._head: RequestHead | None = None
+        self._framing: SizedBody | ChunkedBody
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._exchange: Exchange | None = None
+        self._is_clogged = False  # the client reads too slowly
+        self._is_lingering = False
+        self._is_reading = True
+        self._is_parsing = False
+        self.deadline = _NEVER
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport and wait for a head."""
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio's classes
+        self.write = self._transport.write
+        self._server.connections.add(self)
+        self.deadline = self._server.now() + self._server.limits.head_timeout_s
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the reason changes nothing
+        """The client is gone: whatever runs for it stops."""
+        self._hang_up()
+        self._server.left(self)
+
+    def eof_received(self) -> None:
+        """The client closed its side. It hung up: a half-closed connection cannot be told from a closed one in time."""
+        if self._exchange is not None:
+            self._hang_up()
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Take the client's bytes."""
+        if self._is_lingering:
+            return
+        if self._exchange is not None or self._is_clogged:
+            # Pipelined: kept until the running request is answered and the answer read.
+            self._buffer += data
+            if len(self._buffer) > _MAX_PIPELINED_BYTES and self._is_reading:
+                self._is_reading = False
+                self._transport.pause_reading()
+            return
+        self._parse(data)
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: hold the worker back."""
+        self._is_clogged = True
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self._is_clogged = False
+        if self._exchange is not None:
+            self._exchange.resume()
+        else:
+            self._go_on()
+
+    # --- for the exchange ---
+
+    @property
+    def may_stay_open(self) -> bool:
+        """Whether the connection may live on after the answer."""
+        return not self._server.is_draining
+
+    def answered(self, *, keep_alive: bool) -> None:
+        """The answer is written; go on with the next request or close."""
+        self._exchange = None
+        if not keep_alive:
+            self._transport.close()
+            return
+        self.deadline = self._server.now() + self._server.limits.keep_alive_timeout_s
+        if not self._is_parsing:
+            self._go_on()
+
+    def break_off(self) -> None:
+        """An answer that has begun cannot be finished: the client must not take it for whole."""
+        self._exchange = None
+        self._transport.abort()
+
+    # --- for the server ---
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.deadline = _NEVER
+        if self._is_lingering:
+            self._transport.abort()
+        elif self._exchange is not None:
+            self._exchange.expire()
+        elif self._head is not None:
+            self._refuse(408, "the request's body did not arrive in time")
+        elif self._buffer:
+            self._refuse(408, "the request's head did not arrive in time")
+        else:
+            self._transport.close()
+
+    def drain(self) -> None:
+        """Close if idle; a running request is answered first."""
+        if self._exchange is None and self._head is None and not self._buffer:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close whatever is running."""
+        self._transport.abort()
+
+    # --- reading ---
+
+    def _parse(self, data: bytes) -> None:
+        """Read as many requests as there are, one at a time."""
+        self._is_parsing = True
+        try:
+            data = self._read_request(data)
+            while data and self._exchange is None and not self._is_clogged and not self._transport.is_closing():
+                data = self._read_request(data)
+        except BadRequestError as error:
+            self._refuse(error.status, str(error))
+        except FramingError as error:
+            self._refuse(400, f"malformed request body: {error}")
+        else:
+            if data:
+                self._buffer = data
+        finally:
+            self._is_parsing = False
+
+    def _go_on(self) -> None:
+        """Turn to what the client sent meanwhile."""
+        if self._buffer and not self._is_clogged and not self._is_lingering:
+            self._parse(b"")
+        if not self._is_reading and len(self._buffer) <= _MAX_PIPELINED_BYTES:
+            self._is_reading = True
+            self._transport.resume_reading()
+
+    def _read_request(self, data: bytes) -> bytes:
+        """Read a head, a body or a part of one; return what lies behind a whole request."""
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        head = self._head
+        if head is None:
+            data, head = self._read_head(data)
+            if head is None:
+                return b""
+        # The usual case: a sized body that is all here.
+        size = head.content_length
+        if size is not None and not self._body and len(data) >= size:
+            self._head = None
+            self._hand_over(head, data[:size] if size else b"")
+            return data[size:]
+        return self._read_body(head, data)
+
+    def _read_head(self, data: bytes) -> tuple[bytes, RequestHead | None]:
+        if data[:2] == b"\r\n":
+            data = data.lstrip(b"\r\n")  # Empty lines before a request are allowed.
+        limits = self._server.limits
+        end = data.find(END_OF_HEAD, 0, limits.max_head_bytes)
+        if end < 0:
+            if len(data) >= limits.max_head_bytes:
+                raise BadRequestError(431, f"the request's head is over {limits.max_head_bytes} bytes")
+            if _BARE_LF.search(data) or _BARE_CR.search(data):
+                raise BadRequestError(400, "malformed request head: a bare CR or LF")
+            if data:
+                self.deadline = min(self.deadline, self._server.now() + limits.head_timeout_s)
+            self._buffer = data
+            return b"", None
+        end += 4
+        head = RequestHead(data[:end])
+        size = head.content_length
+        if size is None:
+            self._framing = ChunkedBody()
+        elif size > limits.max_body_bytes:
+            raise BadRequestError(413, f"the request's body is over {limits.max_body_bytes} bytes")
+        else:
+            self._framing = SizedBody(size)
+        data = data[end:]
+        if head.expects_continue and not data and size != 0:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._head = head
+        return data, head
+
+    def _read_body(self, head: RequestHead, data: bytes) -> bytes:
+        if not data:
+            self.deadline = self._server.now() + self._server.limits.body_timeout_s
+            return b""
+        before = len(self._body)
+        end = self._framing.feed(data, self._body)
+        self._body_bytes += sum(map(len, self._body[before:]))
+        if self._body_bytes > self._server.limits.max_body_bytes:
+            raise BadRequestError(413, f"the request's body is over {self._server.limits.max_body_bytes} bytes")
+        if end < 0:
+            self.deadline = self._server.now() + self._server.limits.body_timeout_s
+            return b""
+        body, self._body, self._body_bytes = b"".join(self._body), [], 0
+        self._head = None
+        self._hand_over(head, body)
+        return data[end:]
+
+    def _hand_over(self, head: RequestHead, body: bytes) -> None:
+        server = self._server
+        self.deadline = server.now() + server.limits.request_timeout_s
+        self._exchange = exchange = Exchange(self, head, body)
+        server.handle(exchange)
+
+    # --- ending ---
+
+    def _hang_up(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer a request that cannot be served and close, leaving the client time to read why."""
+        self._server.refused(status)
+        self._head, self._buffer, self._body = None, b"", []
+        self.write(local_answer(status, error_body(status, message), keep_alive=False))
+        self._is_lingering = True
+        self.deadline = self._server.now() + _LINGER_S
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+
+def error_body(status: int, message: str) -> bytes:
+    """Return an error in OpenAI's shape."""
+    return orjson.dumps(
+        {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": f"http_{status}"}}
+    )

@@ -1,0 +1,363 @@
+"""One request and its answer: the seam between the relay and those who decide.
+
+The relay hands a whole request over as an `Exchange`. Whoever decides either answers it (`respond`) or sends it to a
+worker (`forward`) and is told of the first byte and of the end, exactly once. The worker's bytes are written to the
+client as they come; only the head is rebuilt and the end of the body watched for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from email.utils import formatdate
+from enum import Enum, auto
+from typing import Protocol
+
+from router_core.relay.framing import ChunkedBody, Framing, FramingError, SizedBody, UntilCloseBody
+from router_core.relay.head import END_OF_HEAD, REASONS, AnswerHead, BadAnswerError, RequestHead
+
+MAX_ANSWER_HEAD_BYTES = 65536
+_TAIL_READS = 4
+_BODILESS = frozenset({204, 304})
+_CONTINUE, _SWITCHING_PROTOCOLS = 100, 101
+
+
+class Ending(Enum):
+    """How sending a request to a worker ended.
+
+    After CLIENT_GONE nobody is left to answer; after the others but COMPLETE the decider answers, unless the worker's
+    answer had begun (`Exchange.status` is set): then the relay breaks the client's connection off.
+    """
+
+    COMPLETE = auto()
+    CONNECT_FAILED = auto()
+    CONNECTION_LOST = auto()
+    BAD_ANSWER = auto()
+    TIMEOUT = auto()
+    CLIENT_GONE = auto()
+
+
+class Listener(Protocol):
+    """Who sent the request to a worker and follows it."""
+
+    def on_first_byte(self, data: bytes) -> None:
+        """The answer's body begins; `data` is what arrived, framing included."""
+
+    def on_end(self, ending: Ending) -> None:
+        """It is over; called exactly once for each `forward`."""
+
+
+class Source(Protocol):
+    """Where an answer comes from: a connection to a worker, or the way to one."""
+
+    def abort(self) -> None:
+        """Give up at once; the exchange hears nothing more."""
+
+    def release(self, *, reusable: bool) -> None:
+        """The answer is whole; `reusable` tells whether another request may follow on the connection."""
+
+    def pause_reading(self) -> None:
+        """Hold the answer back: the client reads too slowly."""
+
+    def resume_reading(self) -> None:
+        """Let it go on."""
+
+
+class Destination(Protocol):
+    """Who can be sent a request: one worker's address, or the control plane."""
+
+    def send(self, exchange: Exchange, *, fresh: bool = False) -> Source:
+        """Send the request, on a new connection if `fresh`; answers come by `Exchange.feed`."""
+
+
+class Client(Protocol):
+    """The client's connection, as its exchange uses it."""
+
+    @property
+    def may_stay_open(self) -> bool:
+        """Whether the router lets connections live on after an answer."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the client."""
+
+    def answered(self, *, keep_alive: bool) -> None:
+        """The answer is whole."""
+
+    def break_off(self) -> None:
+        """The answer cannot be finished: make sure the client sees that."""
+
+
+class Exchange:
+    """One request, whole, and the way to answer it.
+
+    Attributes:
+        head: The request's head.
+        body: The request's body, exactly as sent, without transfer coding.
+        status: The worker's HTTP status once its answer has begun, else None.
+        error: What went wrong, for the log and the error body; empty when nothing did.
+    """
+
+    __slots__ = (
+        "head",
+        "body",
+        "status",
+        "error",
+        "_client",
+        "_listener",
+        "_destination",
+        "_source",
+        "_is_reused",
+        "_received",
+        "_framing",
+        "_sink",
+        "_body_begun",
+        "_keep_alive",
+        "_worker_keeps_alive",
+        "_write",
+        "_tail",
+    )
+
+    def __init__(self, client: Client, head: RequestHead, body: bytes) -> None:
+        self.head = head
+        self.body = body
+        self.status: int | None = None
+        self.error = ""
+        self._client = client
+        self._listener: Listener | None = None
+        self._destination: Destination | None = None
+        self._source: Source | None = None
+        self._is_reused = False
+        self._received = b""
+        self._framing: Framing | None = None
+        self._sink: list[bytes] | None = None
+        self._body_begun = False
+        self._keep_alive = False
+        self._worker_keeps_alive = False
+        self._write = client.write
+        self._tail: deque[bytes] = deque(maxlen=_TAIL_READS)
+
+    # --- for whoever decides ---
+
+    @property
+    def tail(self) -> bytes:
+        """The last few reads of the answer's body: where usage figures stand."""
+        return b"".join(self._tail)
+
+    def forward(self, destination: Destination, listener: Listener) -> None:
+        """Send the request; may be called again from `on_end` while no answer has begun."""
+        self._listener = listener
+        self._destination = destination
+        self._received = b""
+        self.error = ""
+        self._source = destination.send(self)
+
+    def respond(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Answer the client ourselves, with JSON."""
+        keep_alive = self.head.keep_alive and self._client.may_stay_open
+        self.status = status
+        message = local_answer(status, body, headers, keep_alive=keep_alive, is_http10=self.head.is_http10)
+        self._client.write(message if self.head.method != b"HEAD" else message[: len(message) - len(body)])
+        self._client.answered(keep_alive=keep_alive)
+
+    # --- for the worker's side ---
+
+    def sent(self, source: Source, *, is_reused: bool) -> None:
+        """The request was written to `source`; a reused connection may turn out to be dead."""
+        self._source = source
+        self._is_reused = is_reused
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the answer."""
+        framing = self._framing
+        if framing is None:
+            self._feed_head(data)
+            return
+        try:
+            end = framing.feed(data, self._sink)
+        except FramingError as error:
+            self._fail(Ending.BAD_ANSWER, f"the worker's answer is broken: {error}")
+            return
+        if not self._body_begun:
+            self._begin_body(data)
+        whole = end < 0 or end == len(data)
+        body = data if whole else data[:end]
+        self._tail.append(body)
+        if self._sink is None:
+            self._write(body)
+        else:
+            self._write_decoded(b"")
+        if end >= 0:
+            self._complete(reusable=whole)
+
+    def source_closed(self, error: str) -> None:
+        """The worker's connection is gone; `error` is empty when it was closed in good order."""
+        if not error and isinstance(self._framing, UntilCloseBody):
+            self._complete(reusable=False)
+            return
+        if self._is_reused and self._destination is not None:
+            # The worker closed a kept connection while the request was on its way; once, invisibly, try a new one.
+            self._is_reused = False
+            self._source = self._destination.send(self, fresh=True)
+            return
+        detail = error or "closed by the worker"
+        where = "in the middle of its answer" if self.status is not None else "before it answered"
+        self._fail(Ending.CONNECTION_LOST, f"the worker's connection was lost {where}: {detail}")
+
+    def connect_failed(self, error: str) -> None:
+        """No connection to the worker could be made."""
+        self._fail(Ending.CONNECT_FAILED, error)
+
+    # --- for the client's side ---
+
+    def client_gone(self) -> None:
+        """The client hung up: the worker must stop at once."""
+        self._fail(Ending.CLIENT_GONE, "the client closed its connection")
+
+    def expire(self) -> None:
+        """The time for the whole exchange is over."""
+        self._fail(Ending.TIMEOUT, "the worker did not finish its answer in time")
+
+    def pause(self) -> None:
+        """The client reads too slowly."""
+        if self._source is not None:
+            self._source.pause_reading()
+
+    def resume(self) -> None:
+        """The client caught up."""
+        if self._source is not None:
+            self._source.resume_reading()
+
+    # --- inside ---
+
+    def _feed_head(self, data: bytes) -> None:
+        self._is_reused = False  # The worker answers: the connection was alive.
+        data = self._received + data if self._received else data
+        while True:
+            end = data.find(END_OF_HEAD)
+            if end < 0:
+                self._received = data
+                if len(data) > MAX_ANSWER_HEAD_BYTES:
+                    self._fail(Ending.BAD_ANSWER, f"the worker's answer head is over {MAX_ANSWER_HEAD_BYTES} bytes")
+                return
+            end += len(END_OF_HEAD)
+            try:
+                answer = AnswerHead(data[:end])
+                if answer.status == _SWITCHING_PROTOCOLS:
+                    raise BadAnswerError("the worker switched protocols unasked")
+            except BadAnswerError as error:
+                self._fail(Ending.BAD_ANSWER, str(error))
+                return
+            data = data[end:]
+            if answer.status >= 200:
+                break
+            # An interim answer is not the end. 100 is ours to deal with; the others are the client's.
+            if answer.status != _CONTINUE and not self.head.is_http10:
+                self._write(answer.outgoing(b""))
+        self._begin_answer(answer, data)
+
+    def _begin_answer(self, answer: AnswerHead, data: bytes) -> None:
+        self.status = answer.status
+        self._received = b""
+        self._worker_keeps_alive = answer.keep_alive
+        is_http10 = self.head.is_http10
+        keep_alive = self.head.keep_alive and self._client.may_stay_open
+        framing: Framing
+        line = b""
+        if self.head.method == b"HEAD" or answer.status in _BODILESS:
+            framing = SizedBody(0)
+            if answer.content_length is not None and answer.status != 204:
+                line = b"Content-Length: %d\r\n" % answer.content_length
+        elif answer.is_chunked:
+            framing = ChunkedBody()
+            if is_http10:
+                self._sink, keep_alive = [], False
+            else:
+                line = b"Transfer-Encoding: chunked\r\n"
+        elif answer.content_length is not None:
+            framing = SizedBody(answer.content_length)
+            line = b"Content-Length: %d\r\n" % answer.content_length
+        else:
+            framing = UntilCloseBody()
+            keep_alive = self._worker_keeps_alive = False
+        if not keep_alive:
+            line += b"Connection: close\r\n"
+        elif is_http10:
+            line += b"Connection: keep-alive\r\n"
+        self._keep_alive = keep_alive
+        self._framing = framing
+        head = answer.outgoing(line)
+        if not data and not isinstance(framing, SizedBody):
+            self._write(head)
+            return
+        # The head and what came with it leave in one write.
+        try:
+            end = framing.feed(data, self._sink)
+        except FramingError as error:
+            self._write(head)
+            self._fail(Ending.BAD_ANSWER, f"the worker's answer is broken: {error}")
+            return
+        whole = end < 0 or end == len(data)
+        body = data if whole else data[:end]
+        if body:
+            self._begin_body(body)
+            self._tail.append(body)
+        if self._sink is None:
+            self._write(head + body)
+        else:
+            self._write_decoded(head)
+        if end >= 0:
+            self._complete(reusable=whole)
+
+    def _begin_body(self, data: bytes) -> None:
+        self._body_begun = True
+        if self._listener is not None:
+            self._listener.on_first_byte(data)
+
+    def _write_decoded(self, head: bytes) -> None:
+        """Write what the chunks hold: an HTTP/1.0 client knows no chunks."""
+        sink = self._sink
+        if sink or head:
+            self._write(head + b"".join(sink or ()))
+        if sink:
+            sink.clear()
+
+    def _complete(self, *, reusable: bool) -> None:
+        source, self._source = self._source, None
+        listener, self._listener = self._listener, None
+        if source is not None:
+            source.release(reusable=reusable and self._worker_keeps_alive)
+        if listener is not None:
+            listener.on_end(Ending.COMPLETE)
+        self._client.answered(keep_alive=self._keep_alive)
+
+    def _fail(self, ending: Ending, error: str) -> None:
+        source, self._source = self._source, None
+        listener, self._listener = self._listener, None
+        self.error = error
+        if source is not None:
+            source.abort()
+        if listener is None:
+            return
+        begun = self.status is not None
+        listener.on_end(ending)
+        if begun and ending is not Ending.CLIENT_GONE:
+            self._client.break_off()
+
+
+def local_answer(
+    status: int, body: bytes, headers: Iterable[tuple[str, str]] = (), *, keep_alive: bool, is_http10: bool = False
+) -> bytes:
+    """Return a whole answer of the router's own, with a JSON body."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers).encode()
+    if not keep_alive:
+        lines += b"Connection: close\r\n"
+    elif is_http10:
+        lines += b"Connection: keep-alive\r\n"
+    return b"HTTP/1.1 %d %b\r\nDate: %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n%b" % (
+        status,
+        REASONS.get(status, b""),
+        formatdate(usegmt=True).encode(),
+        len(body),
+        lines,
+        body,
+    )

@@ -1,0 +1,282 @@
+"""Message heads: what came in, checked, and what goes out, rebuilt (RFC 9110 and 9112).
+
+httptools (llhttp) parses the lines and refuses bare CR or LF, obsolete line folding, doubled lengths and
+Transfer-Encoding beside Content-Length. What it lets through is checked here: Host, version, transfer codings. A head
+that leaves is built anew from the end-to-end headers, so nothing hop-by-hop ever passes.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import httptools
+
+END_OF_HEAD = b"\r\n\r\n"
+
+# Fields that speak of one connection or of framing; we set our own.
+_REQUEST_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"host",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_ANSWER_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_KEEP_OR_CLOSE = frozenset({b"keep-alive", b"close", b""})
+# llhttp knows this method and reads no body after it; we serve no tunnels.
+_CONNECT = b"CONNECT"
+
+REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+class BadRequestError(Exception):
+    """A request that is refused before anybody is asked.
+
+    Attributes:
+        status: The HTTP status to answer with.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class BadAnswerError(Exception):
+    """A worker's answer that cannot be relayed."""
+
+
+class RequestHead:
+    """A client's request head.
+
+    Attributes:
+        method: As sent, such as `b"POST"`.
+        target: Path and query, always in origin form.
+        path: The target without its query.
+        fields: Header values by lower-case name; of a repeated field the last one.
+        content_length: None when the body is chunked.
+        is_chunked: Whether the body is in chunked coding.
+        keep_alive: Whether the client wants its connection kept.
+        is_http10: Whether the client speaks HTTP/1.0.
+    """
+
+    __slots__ = (
+        "method",
+        "target",
+        "path",
+        "fields",
+        "content_length",
+        "is_chunked",
+        "keep_alive",
+        "is_http10",
+        "_headers",
+        "_forwarded",
+    )
+
+    def __init__(self, data: bytes) -> None:
+        """Parse a whole head, its empty line included.
+
+        Raises:
+            BadRequestError: If it is malformed, ambiguous or asks for what we do not serve.
+        """
+        self.target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        parser = httptools.HttpRequestParser(self)
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # An upgrade is ignored; what follows is this request's body.
+        except httptools.HttpParserError as error:
+            raise BadRequestError(400, f"malformed request head: {error}") from None
+        self.method: bytes = parser.get_method()
+        self._read_version(parser.get_http_version())
+        self._read_fields()
+        self._read_target()
+
+    def on_url(self, url: bytes) -> None:
+        """Take the target (called by the parser)."""
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header (called by the parser)."""
+        self._headers.append((name, value))
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits for `100 Continue` before it sends the body."""
+        return self.fields.get(b"expect", b"").lower() == b"100-continue" and not self.is_http10
+
+    def _read_version(self, version: str) -> None:
+        if version == "1.1":
+            self.is_http10 = False
+        elif version == "1.0":
+            self.is_http10 = True
+        elif version == "0.9":
+            raise BadRequestError(400, "malformed request line: no HTTP version")
+        else:
+            raise BadRequestError(505, f"HTTP/{version} is not served here: use HTTP/1.1")
+
+    def _read_fields(self) -> None:
+        fields: dict[bytes, bytes] = {}
+        forwarded = []
+        hosts = 0
+        for name, value in self._headers:
+            lower = name.lower()
+            if lower == b"host":
+                hosts += 1
+            elif lower not in _REQUEST_HOP_BY_HOP and lower != b"cookie":
+                forwarded.append(b"%b: %b\r\n" % (name, value))
+            if lower == b"connection" and lower in fields:
+                value = fields[lower] + b"," + value
+            fields[lower] = value
+        if hosts != 1 and not (hosts == 0 and self.is_http10):
+            raise BadRequestError(400, "the Host header must be there exactly once")
+        self.fields = fields
+        self.keep_alive = not self.is_http10
+        if b"connection" in fields:
+            self._read_connection(fields[b"connection"])
+            named = _nominated(fields[b"connection"])
+            if named:
+                forwarded = [b"%b: %b\r\n" % (n, v) for n, v in self._headers if self._passes(n.lower(), named)]
+        self._forwarded = b"".join(forwarded)
+        coding = fields.get(b"transfer-encoding")
+        self.is_chunked = coding is not None
+        if coding is not None:
+            if self.is_http10:
+                raise BadRequestError(400, "Transfer-Encoding needs HTTP/1.1")
+            if coding.lower() != b"chunked":
+                raise BadRequestError(501, "the only transfer coding served is chunked")
+            self.content_length = None
+        else:
+            # llhttp has checked that it is digits, and alone.
+            self.content_length = int(fields.get(b"content-length", b"0"))
+
+    @staticmethod
+    def _passes(lower: bytes, named: frozenset[bytes]) -> bool:
+        return lower not in _REQUEST_HOP_BY_HOP and lower != b"cookie" and lower not in named
+
+    def _read_connection(self, value: bytes) -> None:
+        options = {option.strip() for option in value.lower().split(b",")}
+        if b"close" in options:
+            self.keep_alive = False
+        elif self.is_http10:
+            self.keep_alive = b"keep-alive" in options
+
+    def _read_target(self) -> None:
+        target = self.target
+        if not target.startswith(b"/"):
+            if self.method == _CONNECT:
+                raise BadRequestError(405, "tunnels are not served here: send the request itself")
+            if target == b"*" and self.method == b"OPTIONS":
+                pass
+            elif target[:7].lower() == b"http://" or target[:8].lower() == b"https://":
+                slash = target.find(b"/", 8)
+                target = self.target = target[slash:] if slash >= 0 else b"/"
+            else:
+                raise BadRequestError(400, "the request target must be a path")
+        query = target.find(b"?")
+        self.path = target if query < 0 else target[:query]
+
+    def outgoing(self, host: bytes, size: int) -> bytes:
+        """Return the head to send to a worker, for a body of `size` bytes."""
+        length = b"Content-Length: %d\r\n" % size if size or self.method in _METHODS_WITH_BODY else b""
+        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (self.method, self.target, host, self._forwarded, length)
+
+
+_METHODS_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
+
+
+class AnswerHead:
+    """A worker's answer head.
+
+    Attributes:
+        status: The HTTP status.
+        content_length: None when it is not given.
+        is_chunked: Whether the body is in chunked coding.
+        keep_alive: Whether the worker keeps its connection after this answer.
+    """
+
+    __slots__ = ("status", "content_length", "is_chunked", "keep_alive", "_reason", "_headers", "_forwarded")
+
+    def __init__(self, data: bytes) -> None:
+        """Parse a whole head, its empty line included.
+
+        Raises:
+            BadAnswerError: If it is malformed or ambiguous.
+        """
+        self._reason = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        parser = httptools.HttpResponseParser(self)
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            raise BadAnswerError(f"malformed answer head: {error}") from None
+        self.status: int = parser.get_status_code()
+        self.keep_alive = parser.get_http_version() == "1.1"
+        self.content_length: int | None = None
+        self.is_chunked = False
+        named: frozenset[bytes] = frozenset()
+        forwarded = []
+        for name, value in self._headers:
+            lower = name.lower()
+            if lower not in _ANSWER_HOP_BY_HOP:
+                forwarded.append(b"%b: %b\r\n" % (name, value))
+            elif lower == b"content-length":
+                self.content_length = int(value)
+            elif lower == b"transfer-encoding":
+                if self.is_chunked or value.lower() != b"chunked":
+                    raise BadAnswerError("the answer's transfer coding is not chunked")
+                self.is_chunked = True
+            elif lower == b"connection":
+                options = value.lower()
+                if b"close" in options:
+                    self.keep_alive = False
+                elif b"keep-alive" in options:
+                    self.keep_alive = True
+                named |= _nominated(value)
+        if named:
+            forwarded = [
+                b"%b: %b\r\n" % (n, v)
+                for n, v in self._headers
+                if n.lower() not in _ANSWER_HOP_BY_HOP and n.lower() not in named
+            ]
+        self._forwarded = b"".join(forwarded)
+
+    def on_status(self, reason: bytes) -> None:
+        """Take the reason phrase (called by the parser)."""
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header (called by the parser)."""
+        self._headers.append((name, value))
+
+    def outgoing(self, framing: bytes) -> bytes:
+        """Return the head to send to the client, `framing` being the header lines that we set."""
+        reason = self._reason or REASONS.get(self.status, b"")
+        return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (self.status, reason, self._forwarded, framing)
+
+
+def _nominated(connection: bytes) -> frozenset[bytes]:
+    """Return the fields that a Connection header names as hop-by-hop."""
+    return frozenset(option.strip() for option in connection.lower().split(b",")) - _KEEP_OR_CLOSE

@@ -1,0 +1,132 @@
+"""The listening side: accepts clients, keeps the limits, sweeps what is overdue."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from router_core.relay.downstream import Downstream
+from router_core.relay.exchange import Exchange
+from router_core.relay.upstream import Origin, UpstreamLimits
+
+_SWEEP_S = 0.5
+_BACKLOG = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class DownstreamLimits:
+    """What a client may ask for; sizes in bytes, times in seconds.
+
+    Attributes:
+        max_head_bytes: Above it 431.
+        max_body_bytes: Above it 413.
+        head_timeout_s: For a whole head, from its first byte.
+        body_timeout_s: Between two reads of a body.
+        keep_alive_timeout_s: Between two requests.
+        request_timeout_s: For a whole exchange, streams included.
+    """
+
+    max_head_bytes: int = 65536
+    max_body_bytes: int = 536_870_912
+    head_timeout_s: float = 30.0
+    body_timeout_s: float = 60.0
+    keep_alive_timeout_s: float = 75.0
+    request_timeout_s: float = 1800.0
+
+
+class RelayServer:
+    """Listens for clients and hands every request to `handle`.
+
+    Attributes:
+        handle: Who decides: called with each whole request.
+        connections: The clients connected now.
+        is_draining: Whether connections close after their running request.
+        refusals: Requests refused for their form, by HTTP status.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[Exchange], None],
+        *,
+        limits: DownstreamLimits,
+        upstream_limits: UpstreamLimits,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.handle = handle
+        self.limits = limits
+        self.connections: set[Downstream] = set()
+        self.is_draining = False
+        self.refusals: dict[int, int] = {}
+        self.now = loop.time
+        self._loop = loop
+        self._upstream_limits = upstream_limits
+        self._origins: dict[str, Origin] = {}
+        self._server: asyncio.Server | None = None
+        self._sweep_handle: asyncio.TimerHandle | None = None
+        self._all_left = asyncio.Event()
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; returns the address that was bound.
+
+        Raises:
+            OSError: If the address cannot be had.
+        """
+        self._server = await self._loop.create_server(lambda: Downstream(self), host, port, backlog=_BACKLOG)
+        self._sweep_handle = self._loop.call_later(_SWEEP_S, self._sweep)
+        bound = self._server.sockets[0].getsockname()
+        return bound[0], bound[1]
+
+    def origin(self, base_url: str) -> Origin:
+        """Return the way to a worker, the same one each time."""
+        origin = self._origins.get(base_url)
+        if origin is None:
+            origin = self._origins[base_url] = Origin(base_url, loop=self._loop, limits=self._upstream_limits)
+        return origin
+
+    def forget_origin(self, base_url: str) -> None:
+        """A worker left: close idle connections to it, running requests finish."""
+        origin = self._origins.pop(base_url, None)
+        if origin is not None:
+            origin.close()
+
+    def refused(self, status: int) -> None:
+        """Count a request refused for its form."""
+        self.refusals[status] = self.refusals.get(status, 0) + 1
+
+    def left(self, connection: Downstream) -> None:
+        """A client's connection is closed."""
+        self.connections.discard(connection)
+        if self.is_draining and not self.connections:
+            self._all_left.set()
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop accepting, let running requests finish for `grace_s` seconds, then close everything."""
+        self.is_draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self.connections):
+            connection.drain()
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_left.wait(), grace_s)
+        for connection in tuple(self.connections):
+            connection.abort()
+        if self.connections:
+            await self._all_left.wait()
+        for origin in self._origins.values():
+            origin.close()
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for connection in tuple(self.connections):
+            if connection.deadline <= now:
+                connection.expire()
+        for origin in self._origins.values():
+            origin.sweep()
+        self._sweep_handle = self._loop.call_later(_SWEEP_S, self._sweep)

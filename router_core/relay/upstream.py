@@ -1,0 +1,234 @@
+"""Connections to workers: one protocol a connection, kept alive, newest first."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from router_core.relay.exchange import Exchange
+
+# Above this a head and its body are handed to the kernel apart rather than copied together.
+_JOIN_BYTES = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamLimits:
+    """Times that bound a connection to a worker, in seconds.
+
+    Attributes:
+        connect_timeout_s: For making a connection.
+        idle_timeout_s: How long an idle connection may be reused; below the 5 s after which engines close theirs.
+    """
+
+    connect_timeout_s: float = 10.0
+    idle_timeout_s: float = 3.0
+
+
+class Origin:
+    """One worker's address and the idle connections to it."""
+
+    def __init__(self, base_url: str, *, loop: asyncio.AbstractEventLoop, limits: UpstreamLimits) -> None:
+        parts = urlsplit(base_url)
+        if parts.hostname is None:
+            raise ValueError(f"{base_url!r} names no host: write http://host:port")
+        self.base_url = base_url
+        self.host = parts.hostname
+        self.ssl_context = ssl.create_default_context() if parts.scheme == "https" else None
+        self.port = parts.port or (443 if self.ssl_context else 80)
+        self.host_header = parts.netloc.rpartition("@")[2].encode()
+        self.loop = loop
+        self.limits = limits
+        self._idle: list[Upstream] = []
+        self._connecting: set[Connecting] = set()
+        self.is_closed = False
+
+    def send(self, exchange: Exchange, *, fresh: bool = False) -> Upstream | Connecting:
+        """Send a request on the newest idle connection, or on a new one."""
+        if not fresh:
+            upstream = self._take_idle()
+            if upstream is not None:
+                upstream.send(exchange, is_reused=True)
+                return upstream
+        connecting = Connecting(self, exchange, self._connecting.discard)
+        self._connecting.add(connecting)
+        return connecting
+
+    def _take_idle(self) -> Upstream | None:
+        idle = self._idle
+        if idle:
+            upstream = idle.pop()
+            if self.loop.time() - upstream.idle_since <= self.limits.idle_timeout_s and not upstream.is_closing:
+                return upstream
+            # The newest is too old, so are all others; a closing one is a hint that the worker restarted.
+            upstream.close()
+            self.close_idle()
+        return None
+
+    def keep(self, upstream: Upstream) -> None:
+        """Keep a connection for the next request."""
+        if self.is_closed:
+            upstream.close()
+            return
+        upstream.idle_since = self.loop.time()
+        self._idle.append(upstream)
+
+    def forget(self, upstream: Upstream) -> None:
+        """An idle connection was closed by the worker."""
+        if upstream in self._idle:
+            self._idle.remove(upstream)
+
+    def sweep(self) -> None:
+        """Close connections that were idle too long."""
+        oldest_allowed = self.loop.time() - self.limits.idle_timeout_s
+        while self._idle and self._idle[0].idle_since < oldest_allowed:
+            self._idle.pop(0).close()
+
+    def close_idle(self) -> None:
+        """Close all idle connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def close(self) -> None:
+        """Close idle connections now and busy ones as they finish."""
+        self.is_closed = True
+        self.close_idle()
+
+
+class Connecting:
+    """A connection in the making, for one exchange. Stands in for the connection until it is there."""
+
+    def __init__(self, origin: Origin, exchange: Exchange, on_done: Callable[[Connecting], None]) -> None:
+        self._origin = origin
+        self._exchange: Exchange | None = exchange
+        self._on_done = on_done
+        self._task = origin.loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        origin = self._origin
+        try:
+            async with asyncio.timeout(origin.limits.connect_timeout_s):
+                _, upstream = await origin.loop.create_connection(
+                    lambda: Upstream(origin), origin.host, origin.port, ssl=origin.ssl_context
+                )
+        except TimeoutError:
+            self._fail(f"no connection to {origin.base_url} within {origin.limits.connect_timeout_s:g} s")
+            return
+        except OSError as error:
+            self._fail(f"no connection to {origin.base_url}: {error.strerror or error}")
+            return
+        finally:
+            self._on_done(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            origin.keep(upstream)
+        else:
+            upstream.send(exchange, is_reused=False)
+
+    def _fail(self, error: str) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.connect_failed(error)
+
+    def abort(self) -> None:
+        """Give up connecting."""
+        if self._exchange is not None:
+            self._exchange = None
+            self._task.cancel()
+
+    def release(self, *, reusable: bool) -> None:
+        """Nothing was sent yet, so nothing is to be released."""
+
+    def pause_reading(self) -> None:
+        """Nothing comes yet."""
+
+    def resume_reading(self) -> None:
+        """Nothing comes yet."""
+
+
+class Upstream(asyncio.Protocol):
+    """One connection to a worker, serving one exchange at a time."""
+
+    __slots__ = ("_origin", "_transport", "_exchange", "_is_paused", "idle_since")
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._transport: asyncio.Transport
+        self._exchange: Exchange | None = None
+        self._is_paused = False
+        self.idle_since = 0.0
+
+    def send(self, exchange: Exchange, *, is_reused: bool) -> None:
+        """Write a request; its answer goes to the exchange."""
+        self._exchange = exchange
+        body = exchange.body
+        head = exchange.head.outgoing(self._origin.host_header, len(body))
+        exchange.sent(self, is_reused=is_reused)
+        if len(body) <= _JOIN_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio's classes
+
+    def data_received(self, data: bytes) -> None:
+        """Pass an answer's bytes on; bytes nobody asked for end the connection."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.feed(data)
+        else:
+            self._origin.forget(self)
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell the exchange, or leave the idle ones."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.source_closed(str(error) if error else "")
+        else:
+            self._origin.forget(self)
+
+    # --- Source ---
+
+    def abort(self) -> None:
+        """Drop the connection at once, so that the worker stops computing."""
+        self._exchange = None
+        self._transport.abort()
+
+    def release(self, *, reusable: bool) -> None:
+        """The answer is whole: keep the connection or close it."""
+        self._exchange = None
+        if self._is_paused:
+            self.resume_reading()
+        if reusable and not self._transport.is_closing():
+            self._origin.keep(self)
+        else:
+            self._transport.close()
+
+    def pause_reading(self) -> None:
+        """Hold the worker back."""
+        if not self._is_paused and not self._transport.is_closing():
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Let the worker go on."""
+        if self._is_paused:
+            self._is_paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection is on its way out."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        self._transport.close()
