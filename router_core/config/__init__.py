@@ -1,0 +1,31 @@
+"""The router's settings: file + environment + flags -> one validated, frozen `RouterConfig`.
+
+Each setting may be given in four places; the first that has it wins: flag, environment, file, default.
+
+    file          health: {interval_s: 5}
+    environment   ROUTER_CORE_HEALTH__INTERVAL_S=5
+    flag          --port 30000          (a few settings only)
+
+Nothing here opens a socket or knows which policies exist: options are checked by the policy's own `Config`.
+"""
+
+from router_core.config.fields import ConfigField, iter_fields
+from router_core.config.loading import load_config
+from router_core.config.schema import (
+    HealthConfig,
+    LimitsConfig,
+    PluginSelection,
+    PolicySelection,
+    RouterConfig,
+)
+
+__all__ = [
+    "ConfigField",
+    "HealthConfig",
+    "LimitsConfig",
+    "PluginSelection",
+    "PolicySelection",
+    "RouterConfig",
+    "iter_fields",
+    "load_config",
+]

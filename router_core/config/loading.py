@@ -1,0 +1,175 @@
+"""Lays the sources over each other, has the schema judge the result, and says all that is wrong in one go."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from router_core.config.fields import iter_fields
+from router_core.config.schema import DEFAULT_POLICY, PluginSelection, RouterConfig
+from router_core.config.sources import CONFIG_VARIABLE, Setting, from_environment, from_file, from_flags
+from router_core.config.values import shown
+from router_core.contract.errors import StartupError
+
+Location = tuple[int | str, ...]
+
+_NO_WORKER = (
+    "worker_urls: no worker is named; give --worker-urls http://HOST:PORT, set ROUTER_CORE_WORKER_URLS, "
+    "or list them under worker_urls in a config file"
+)
+
+
+def load_config(*, path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> RouterConfig:
+    """Return the settings for serving: flags over environment over file over defaults.
+
+    Options belong to the policy they were written for: `--policy other` drops the options that the file or the
+    environment gives to another one; naming the same policy keeps them and adds to them.
+
+    Args:
+        path: The config file, YAML or TOML; None takes `ROUTER_CORE_CONFIG`, and without that no file.
+        environ: The environment.
+        flags: What the command line sets, only that, by flag: `{"worker_urls": [...], "policy_option": ["KEY=VALUE"]}`.
+
+    Returns:
+        The validated settings, `app_dir` filled in, with at least one worker.
+
+    Raises:
+        StartupError: With one sentence for each problem, naming the setting, what is wrong, the remedy and the source.
+    """
+    if path is None and environ.get(CONFIG_VARIABLE, "").strip():
+        path = Path(environ[CONFIG_VARIABLE])
+    problems: list[str] = []
+    draft = _Draft()
+    try:
+        draft.lay_over(from_file(path) if path else ())
+    except StartupError as error:
+        problems += error.problems
+    file_was_read = not problems
+    draft.lay_over(from_environment(environ, problems))
+    draft.lay_over(from_flags(flags, problems))
+    app_dir = _app_dir(draft, path, problems)
+    try:
+        config = RouterConfig.model_validate(draft.values)
+    except ValidationError as error:
+        problems += [_sentence(details, draft) for details in error.errors(include_url=False)]
+    if file_was_read and not draft.values.get("worker_urls"):
+        problems.append(_NO_WORKER)
+    if problems:
+        raise StartupError(dict.fromkeys(problems))
+    return config.model_copy(update={"app_dir": app_dir})
+
+
+class _Draft:
+    """The settings so far, not yet judged, with the source of each."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}  # Any: whatever users write
+        self._sources: dict[Location, str] = {}
+
+    def lay_over(self, settings: Iterable[Setting]) -> None:
+        """Add a source; where both have a value, its value stands."""
+        layer = {setting.path: setting for setting in settings}
+        chosen = layer.get(("policy", "name"))
+        policy = self.values.get("policy")
+        if chosen and isinstance(policy, dict) and chosen.value != policy.get("name", DEFAULT_POLICY):
+            policy.pop("options", None)
+        for path, setting in layer.items():
+            self._put(path, setting)
+
+    def source_of(self, location: Location) -> str | None:
+        """Return where the value at `location`, or the nearest thing around it, was written."""
+        while location and location not in self._sources:
+            location = location[:-1]
+        return self._sources.get(location)
+
+    def _put(self, path: tuple[str, ...], setting: Setting) -> None:
+        inside = self.values
+        for depth, name in enumerate(path[:-1]):
+            if depth > 1 and not isinstance(inside.get(name), dict):
+                inside[name] = {}  # an option, which the source above knows to be a mapping
+            inside = inside.setdefault(name, {})
+            if not isinstance(inside, dict):
+                return  # the source below has no section here; the schema will say so
+        inside[path[-1]] = setting.value
+        self._sources[path] = setting.source
+
+
+def _app_dir(draft: _Draft, file: Path | None, problems: list[str]) -> Path:
+    """Return the absolute folder of in-house policies; in a file, it is relative to that file's folder."""
+    home = file.absolute().parent if file else Path.cwd()
+    given = draft.values.get("app_dir")
+    if not isinstance(given, str | Path):
+        return home
+    source = draft.source_of(("app_dir",))
+    app_dir = (home if file and source == str(file) else Path.cwd()) / given
+    if not app_dir.is_dir():
+        problems.append(f"app_dir: {app_dir} is not a folder; give one that exists ({source})")
+    return app_dir
+
+
+# --- problems in words ---
+
+
+def _sentence(details: ErrorDetails, draft: _Draft) -> str:
+    location = tuple(part for part in details["loc"] if part != "[key]")
+    source = draft.source_of(location)
+    where = f" ({source})" if source else ""
+    what = _what(details, location)
+    return f"{_dotted(location)}: {what}{where}" if location else f"{what}{where}"
+
+
+def _what(details: ErrorDetails, location: Location) -> str:
+    """Say what is wrong and what to do.
+
+    1. A key nobody knows.  2. A sentence of a validator of ours.  3. A value of the wrong kind or out of range.
+    """
+    if details["type"] in ("extra_forbidden", "invalid_key"):
+        return f"unknown setting; {_remedy_for_unknown(location)}"
+    if details["type"] == "value_error":
+        return str(details["ctx"]["error"])
+    if details["type"] == "missing":
+        return "is missing; add it"
+    return f"{shown(details['input'])} does not fit; give {_expected_at(location)}"
+
+
+def _expected_at(location: Location) -> str:
+    path = _dotted(location)
+    for field in iter_fields():
+        if field.path == path:
+            return field.expects
+    if location[-1:] == ("options",):
+        return "a mapping, `{option: value}`"
+    if any(field.path.startswith(f"{path}.") for field in iter_fields()):
+        return f"a mapping with, for example, {path}.{_children(location)[0]}"
+    return "text" if location[:1] == ("worker_urls",) or location[-1:] == ("name",) else "a name or a mapping with name"
+
+
+def _remedy_for_unknown(location: Location) -> str:
+    name = str(location[-1])
+    siblings = _children(location[:-1])
+    near = difflib.get_close_matches(name, siblings, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    elsewhere = [field.path for field in iter_fields() if field.path.rpartition(".")[2] == name]
+    if elsewhere:
+        return f"did you mean {elsewhere[0]!r}?"
+    return f"known here: {', '.join(siblings)}"
+
+
+def _children(section: Location) -> list[str]:
+    """Return the names a section may hold, in order."""
+    if section[:1] in (("wrappers",), ("observers",)):
+        return list(PluginSelection.model_fields)
+    prefix = "".join(f"{part}." for part in section)
+    inside = (field.path.removeprefix(prefix) for field in iter_fields() if field.path.startswith(prefix))
+    return list(dict.fromkeys(path.partition(".")[0] for path in inside))
+
+
+def _dotted(location: Location) -> str:
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")

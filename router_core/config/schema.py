@@ -1,0 +1,175 @@
+"""The settings: what each is called, what it takes, what it does. Not where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from router_core.config.values import distinct, log_level, not_bool, request_path, single_word, split_words, worker_url
+
+DEFAULT_POLICY = "cache_aware"
+
+
+Word = Annotated[str, AfterValidator(single_word)]
+WorkerUrl = Annotated[str, AfterValidator(worker_url)]
+WorkerUrls = Annotated[tuple[WorkerUrl, ...], BeforeValidator(split_words), AfterValidator(distinct)]
+Port = Annotated[int, Field(ge=0, le=65535), BeforeValidator(not_bool)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(not_bool)]
+Bytes = Annotated[int, Field(ge=1024), BeforeValidator(not_bool)]
+Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False), BeforeValidator(not_bool)]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(log_level)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+
+class PluginSelection(_Section):
+    """Which plugin, with which options. A plain string in place of it means the name."""
+
+    name: Word
+    """Name of an installed plugin, or `module:Class` for one that lies in `app_dir`."""
+
+    options: Mapping[str, Any] = Field(default_factory=dict)  # Any: the plugin's own Config says what is allowed
+    """Options of the plugin; what there is says `router-core policies NAME`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class PolicySelection(PluginSelection):
+    """Which policy, with which options, and what happens when it fails. A plain string means the name."""
+
+    name: Word = DEFAULT_POLICY
+    """Name of an installed policy, or `module:Class` for one that lies in `app_dir`."""
+
+    fallback: Literal["least_loaded", "fail"] = "least_loaded"
+    """Who decides when the policy raises, answers with a stranger or is quarantined; `fail` answers 503."""
+
+    seed: Annotated[int, BeforeValidator(not_bool)] | None = None
+    """Seed of the policy's random source: same seed, same choices. Unset takes a fresh one at each start."""
+
+    quarantine_after: Count = 5
+    """Faults in a row after which the policy is no longer asked."""
+
+    budget_s: Seconds = 0.05
+    """Seconds a selection may take; a later answer is used and counted as a fault."""
+
+    exit_on_hang: bool = False
+    """End the process, for its supervisor to restart, when a hook does not return."""
+
+
+class HealthConfig(_Section):
+    """How workers are checked."""
+
+    endpoint: Annotated[str, AfterValidator(request_path)] = "/health"
+    """Path asked on each worker; any 2xx is healthy."""
+
+    interval_s: Seconds = 10
+    """Seconds between two checks of a worker."""
+
+    timeout_s: Seconds = 5
+    """Seconds after which a check without an answer has failed."""
+
+    failure_threshold: Count = 3
+    """Failed checks in a row after which a worker gets no requests."""
+
+    success_threshold: Count = 1
+    """Passed checks in a row after which it gets requests again."""
+
+
+class LimitsConfig(_Section):
+    """What a client or a worker may take of the router."""
+
+    max_head_bytes: Bytes = 65536
+    """Largest request line and headers together, in bytes; more is answered 431."""
+
+    max_body_bytes: Bytes = 536870912
+    """Largest request body, in bytes; more is answered 413."""
+
+    head_timeout_s: Seconds = 30
+    """Seconds for a client to send its whole head once it has begun."""
+
+    body_timeout_s: Seconds = 60
+    """Seconds for a client to send the next part of its body."""
+
+    keep_alive_timeout_s: Seconds = 75
+    """Seconds an idle client connection stays open."""
+
+    connect_timeout_s: Seconds = 10
+    """Seconds to open a connection to a worker."""
+
+    request_timeout_s: Seconds = 1800
+    """Seconds a request may take from its arrival to the end of its answer."""
+
+    upstream_idle_timeout_s: Seconds = 3
+    """Seconds an idle connection to a worker stays open; keep it below the worker's own limit."""
+
+    shutdown_grace_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False), BeforeValidator(not_bool)] = 30
+    """Seconds running requests have to finish after the router was told to stop; 0 ends them at once."""
+
+
+class RouterConfig(_Section):
+    """All settings of the router."""
+
+    host: Word = "0.0.0.0"  # noqa: S104 - a router is there to be reached
+    """Address to listen on."""
+
+    port: Port = 30000
+    """Port to listen on; 0 lets the system choose."""
+
+    worker_urls: WorkerUrls = ()
+    """Base URLs of the workers, `http://HOST:PORT` each."""
+
+    policy: PolicySelection = PolicySelection()
+    """The policy that picks a worker."""
+
+    wrappers: Annotated[tuple[PluginSelection, ...], BeforeValidator(split_words)] = ()
+    """Plugins around the policy, outermost first."""
+
+    observers: Annotated[tuple[PluginSelection, ...], BeforeValidator(split_words)] = (PluginSelection(name="metrics"),)
+    """Plugins that are told of every request and choose nothing."""
+
+    app_dir: Path | None = None
+    """Folder in which `module:Class` names are looked up; unset takes the config file's, else the working directory."""
+
+    log_level: LogLevel = "info"
+    """Least level of what is logged."""
+
+    prometheus_host: Word | None = None
+    """Address of a separate metrics port; unset takes `host`."""
+
+    prometheus_port: Port | None = None
+    """A separate port for `/metrics`; unset serves it on the main port alone."""
+
+    proxy_unknown_paths: bool = False
+    """Hand paths the router does not know to a worker instead of answering 404."""
+
+    health: HealthConfig = HealthConfig()
+    """How workers are checked."""
+
+    limits: LimitsConfig = LimitsConfig()
+    """What a client or a worker may take of the router."""
+
+    @field_validator("prometheus_port")
+    @classmethod
+    def _fits_the_other_ports(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is None and info.data.get("prometheus_host") is not None:
+            raise ValueError("is missing beside prometheus_host; give both, or neither for /metrics on the main port")
+        if value and value == info.data.get("port"):
+            raise ValueError(f"{value} is the router's own port; give another, or none for /metrics on the main port")
+        return value
