@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 STATE_TIMEOUT_S = 20.0
@@ -33,13 +36,19 @@ def free_port() -> int:
 
 
 class ChildProcess:
-    """A child whose stderr goes to a log file, ended with the `with` block at the latest."""
+    """A child whose stderr goes to a log file. On Linux it does not outlive us even when we are killed."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
-        self.log = log
+    def __init__(self, command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._log = log
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env=environment,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
 
     def is_running(self) -> bool:
@@ -47,7 +56,7 @@ class ChildProcess:
 
     def said(self) -> str:
         """Return all of its stderr so far."""
-        return self.log.read_text(errors="replace")
+        return self._log.read_text(errors="replace")
 
     def read_line(self) -> str:
         """Return the next line of its stdout, empty when it ended without one."""
@@ -67,3 +76,11 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
+
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from .processes import ChildProcess, free_port, wait_until
+
+_PREFIX = "ROUTER_CORE_"
 
 
 class RouterProcess:
@@ -22,12 +25,18 @@ class RouterProcess:
         url: Its address, `http://127.0.0.1:<port>`.
     """
 
-    def __init__(self, workers: Sequence[str], log: Path, *, policy: str, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self, workers: Sequence[str], log: Path, *, policy: str, settings: Mapping[str, str] | None = None
+    ) -> None:
+        """Start it; `settings` are of its environment, without their prefix: `HEALTH__INTERVAL_S`."""
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._workers = len(workers)
         command = [sys.executable, "-m", "router_core", "serve", "--host", "127.0.0.1", "--port", str(port)]
-        self._process = ChildProcess([*command, "--worker-urls", *workers, "--policy", policy, *flags], log)
+        command += ["--worker-urls", *workers, "--policy", policy]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
+        environment |= {_PREFIX + name: value for name, value in (settings or {}).items()}
+        self._process = ChildProcess(command, log, environment)
 
     def __enter__(self) -> Self:
         try:

@@ -20,8 +20,8 @@ def doomed_engines(start_engine):
 @pytest.fixture
 def router(doomed_engines, tmp_path):
     workers = [engine.url for engine in doomed_engines]
-    flags = ["--health-check-interval-secs", "0.2", "--health-failure-threshold", "1"]
-    with RouterProcess(workers, tmp_path / "router.log", policy="round_robin", flags=flags) as router:
+    settings = {"HEALTH__INTERVAL_S": "0.2", "HEALTH__FAILURE_THRESHOLD": "1"}
+    with RouterProcess(workers, tmp_path / "router.log", policy="round_robin", settings=settings) as router:
         yield router
 
 
