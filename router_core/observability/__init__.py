@@ -1,0 +1,1 @@
+"""What the router tells its operators: metrics and logs."""

@@ -1,0 +1,110 @@
+"""Figures that are read when somebody scrapes: the state of workers and policies. Who left is not in the next scrape.
+
+Each function here returns a sampler for `MetricsRegistry.add_sampler`; they are given plain callables and protocols, so
+this file knows neither pools nor policy managers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
+
+from router_core.contract.worker import Worker
+from router_core.observability.families import MetricKind
+from router_core.observability.registry import Sample, Sampler
+
+
+class ManagedPolicy(Protocol):
+    """What a policy's manager tells of it."""
+
+    @property
+    def name(self) -> str:
+        """The policy's name, as in the config."""
+
+    @property
+    def faults(self) -> Mapping[tuple[str, str], int]:
+        """How often each plugin (policy or observer) did wrong: (plugin, kind of fault) -> times."""
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether the fallback decides in its stead."""
+
+    @property
+    def decision_count(self) -> int:
+        """How often it was asked."""
+
+    @property
+    def decision_seconds(self) -> float:
+        """How long it took, all calls together."""
+
+
+def worker_sampler(pool: str, workers: Callable[[], Iterable[Worker]]) -> Sampler:
+    """Return a sampler of the workers' health and load.
+
+    Args:
+        pool: The pool's name.
+        workers: Returns the present members of the pool.
+    """
+
+    def sample() -> Iterator[Sample]:
+        for worker in workers():
+            labels = {"pool": pool, "worker": worker.url}
+            for name, kind, text, read in _WORKER_FIGURES:
+                yield Sample(name, kind, text, labels, read(worker))
+
+    return sample
+
+
+def policy_sampler(pool: str, policy: ManagedPolicy, source: str) -> Sampler:
+    """Return a sampler of one pool's policy.
+
+    Args:
+        pool: The pool's name.
+        policy: Its manager.
+        source: Where the policy comes from, such as `router-policy-cache-aware 0.1.0`.
+    """
+    labels = {"pool": pool, "policy": policy.name}
+
+    def sample() -> Iterator[Sample]:
+        gauge, counter, summary = MetricKind.GAUGE, MetricKind.COUNTER, MetricKind.SUMMARY
+        yield Sample("policy_info", gauge, "Which policy a pool has; always 1.", labels | {"source": source}, 1)
+        yield Sample(
+            "policy_quarantined", gauge, "1 while the fallback decides instead.", labels, int(policy.is_quarantined)
+        )
+        yield Sample(
+            "policy_decision_seconds",
+            summary,
+            "Time the policy took to decide.",
+            labels,
+            policy.decision_seconds,
+            policy.decision_count,
+        )
+        for (plugin, kind), times in policy.faults.items():
+            of_plugin = {"pool": pool, "plugin": plugin, "kind": kind}
+            yield Sample("policy_faults_total", counter, "Faults of a policy or observer.", of_plugin, times)
+
+    return sample
+
+
+_WORKER_FIGURES: tuple[tuple[str, MetricKind, str, Callable[[Worker], float]], ...] = (
+    ("worker_health", MetricKind.GAUGE, "1 while health checks pass, else 0.", lambda worker: int(worker.is_healthy)),
+    ("worker_requests_active", MetricKind.GAUGE, "Requests in flight on a worker.", lambda worker: worker.load),
+    (
+        "worker_pending_prompt_tokens",
+        MetricKind.GAUGE,
+        "Estimated prompt tokens sent to a worker whose prefill is not over.",
+        lambda worker: worker.pending_prompt_tokens,
+    ),
+    (
+        "worker_decode_tokens",
+        MetricKind.GAUGE,
+        "Estimated context tokens of the requests a worker is decoding.",
+        lambda worker: worker.decode_tokens,
+    ),
+    (
+        "worker_requests_processed_total",
+        MetricKind.COUNTER,
+        "Requests a worker has completed since it joined.",
+        lambda worker: worker.requests_processed,
+    ),
+)

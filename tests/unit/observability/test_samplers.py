@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from router_core.contract.worker import Worker
+from router_core.observability.registry import MetricsRegistry
+from router_core.observability.samplers import policy_sampler, worker_sampler
+
+
+@dataclass(frozen=True)
+class FakePolicy:
+    name: str = "cache_aware"
+    faults: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    is_quarantined: bool = False
+    decision_count: int = 0
+    decision_seconds: float = 0.0
+
+
+def lines(registry: MetricsRegistry) -> set[str]:
+    return {line for line in registry.render()[0].decode().splitlines() if not line.startswith("#")}
+
+
+def test_a_worker_that_left_is_not_in_the_next_scrape() -> None:
+    registry = MetricsRegistry()
+    workers = [Worker("http://a:1", load=3, requests_processed=9), Worker("http://b:1", is_healthy=False)]
+    registry.add_sampler(worker_sampler("default", lambda: workers))
+    assert {
+        'router_core_worker_health{pool="default",worker="http://a:1"} 1.0',
+        'router_core_worker_health{pool="default",worker="http://b:1"} 0.0',
+        'router_core_worker_requests_active{pool="default",worker="http://a:1"} 3.0',
+        'router_core_worker_requests_processed_total{pool="default",worker="http://a:1"} 9.0',
+    } <= lines(registry)
+    del workers[0]
+    assert not any("http://a:1" in line for line in lines(registry))
+
+
+def test_two_pools_may_share_a_worker() -> None:
+    registry = MetricsRegistry()
+    for pool in ("one", "two"):
+        registry.add_sampler(worker_sampler(pool, lambda: [Worker("http://a:1")]))
+    assert sum("worker_health" in line for line in lines(registry)) == 2
+
+
+def test_a_policys_faults_and_quarantine_show() -> None:
+    registry = MetricsRegistry()
+    faulty = FakePolicy(faults={("cache_aware", "exception"): 3, ("audit", "late"): 1}, is_quarantined=True)
+    registry.add_sampler(policy_sampler("default", faulty, "router-policy-cache-aware 0.1.0"))
+    assert {
+        'router_core_policy_faults_total{kind="exception",plugin="cache_aware",pool="default"} 3.0',
+        'router_core_policy_faults_total{kind="late",plugin="audit",pool="default"} 1.0',
+        'router_core_policy_quarantined{policy="cache_aware",pool="default"} 1.0',
+        'router_core_policy_info{policy="cache_aware",pool="default",source="router-policy-cache-aware 0.1.0"} 1.0',
+    } <= lines(registry)
+
+
+def test_a_policys_decisions_have_count_and_time() -> None:
+    registry = MetricsRegistry()
+    registry.add_sampler(policy_sampler("default", FakePolicy(decision_count=200, decision_seconds=0.5), "x"))
+    assert {
+        'router_core_policy_decision_seconds_count{policy="cache_aware",pool="default"} 200.0',
+        'router_core_policy_decision_seconds_sum{policy="cache_aware",pool="default"} 0.5',
+    } <= lines(registry)
