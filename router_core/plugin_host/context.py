@@ -1,0 +1,138 @@
+"""The world as a running pool gives it to a plugin: `PoolContext` on real timers and real metrics."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from router_core.plugin_host.faults import FaultKind, FaultLog, describe
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Timer(Protocol):
+    """A call that is due, as `asyncio.TimerHandle`."""
+
+    def cancel(self) -> object:
+        """Take it back."""
+
+
+class Scheduler(Protocol):
+    """Calls later, as an `asyncio` loop does."""
+
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
+        """Call `callback` once, `delay` seconds from now."""
+
+
+class MetricSink(Protocol):
+    """Where a plugin's own metrics go: names and labels are the plugin's, labels `pool` and `plugin` are added."""
+
+    def count(self, name: str, value: float, labels: dict[str, str]) -> None:
+        """Add to a counter."""
+
+    def gauge(self, name: str, value: float, labels: dict[str, str]) -> None:
+        """Set a gauge."""
+
+    def observe(self, name: str, value: float, labels: dict[str, str]) -> None:
+        """Record one observation of a histogram."""
+
+
+class LivePoolContext:
+    """Implements `PoolContext` for one plugin of one pool; `stop` ends its timers."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        plugin: str,
+        seed: int | str | None,
+        scheduler: Scheduler,
+        sink: MetricSink,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make the context; nothing is scheduled yet.
+
+        Args:
+            name: The pool's name.
+            plugin: Whose context it is, for logs and labels.
+            seed: Same seed, same choices; None for a seed of the system's.
+            scheduler: Where timers run: the thread that also runs the plugin's hooks.
+            sink: Where metrics go.
+            now: Monotonic seconds.
+        """
+        self._name = name
+        self._plugin = plugin
+        self._random = random.Random(seed)  # noqa: S311  # for choosing workers, not for secrets
+        self._scheduler = scheduler
+        self._sink = sink
+        self._now = now
+        self._timers: dict[int, Timer] = {}
+        self._is_stopped = False
+        self._faults = FaultLog(_LOGGER, now)
+
+    @property
+    def name(self) -> str:
+        """The pool's name, as in the config."""
+        return self._name
+
+    @property
+    def random(self) -> random.Random:
+        """A random source seeded by the config."""
+        return self._random
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return self._now()
+
+    def every(self, seconds: float, fn: Callable[[], None]) -> None:
+        """Call `fn` every `seconds` until the pool stops; a call that raises is logged and the rest go on.
+
+        Raises:
+            ValueError: If `seconds` is not above 0.
+        """
+        if not seconds > 0:
+            raise ValueError(f"pool.every() needs seconds above 0, not {seconds!r}")
+        number = len(self._timers)
+
+        def tick() -> None:
+            if self._is_stopped:
+                return
+            try:
+                fn()
+            except Exception as error:  # noqa: BLE001  # plugin code: logged by name, must not end its timer
+                self._report(fn, error)
+            if not self._is_stopped:
+                self._timers[number] = self._scheduler.call_later(seconds, tick)
+
+        if not self._is_stopped:
+            self._timers[number] = self._scheduler.call_later(seconds, tick)
+
+    def count(self, name: str, value: float = 1, **labels: str) -> None:
+        """Add `value` to a counter."""
+        self._sink.count(name, value, self._labels(labels))
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        self._sink.gauge(name, value, self._labels(labels))
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Record one observation of a histogram."""
+        self._sink.observe(name, value, self._labels(labels))
+
+    def stop(self) -> None:
+        """End all timers; none fires afterwards."""
+        self._is_stopped = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _labels(self, labels: dict[str, str]) -> dict[str, str]:
+        return {**labels, "pool": self._name, "plugin": self._plugin}
+
+    def _report(self, fn: Callable[[], None], error: Exception) -> None:
+        what = getattr(fn, "__qualname__", type(fn).__name__)
+        sentence = f"plugin {self._plugin!r} in pool {self._name!r}: timer {what} raised {describe(error)}; it goes on"
+        self._faults.record(self._plugin, FaultKind.RAISED, what, sentence, error=error)

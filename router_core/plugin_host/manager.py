@@ -1,0 +1,491 @@
+"""One pool's policy, wrappers and observers behind typed methods. The only file that calls hooks.
+
+Every call of a plugin's is isolated here: whatever a plugin does, a request gets an answer and no plugin suffers from
+another's fault. `select_single` and `request_complete` run once an attempt, so they are written tight.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import pluggy
+
+from router_core.contract.errors import PolicyContractError, StartupError
+from router_core.contract.hookspecs import PROJECT_NAME, PolicySpec
+from router_core.contract.policy import least_loaded
+from router_core.contract.pool import PoolContext
+from router_core.contract.request import Leg, RequestOutcome, RoutingRequest
+from router_core.contract.worker import Worker
+from router_core.plugin_host.answers import Misfit, discard, match_pair, match_single
+from router_core.plugin_host.conduct import Conduct
+from router_core.plugin_host.faults import FaultKind, FaultLimits, FaultLog, describe
+from router_core.plugin_host.life import HookTimeoutError, Stoppable, await_bounded
+from router_core.plugin_host.slips import check_plugin
+from router_core.plugin_host.watchdog import Running, Watchdog
+
+Fallback = Literal["least_loaded", "fail"]
+SelectSingle = Callable[[tuple[Worker, ...], RoutingRequest], Worker | None]
+
+_LOGGER = logging.getLogger(__name__)
+_NO_LIMITS_GIVEN = FaultLimits()
+
+
+class PolicyManager:
+    """One pool's policy, its wrappers and its observers.
+
+    Attributes:
+        name: The policy's name, as in the config.
+        source: Its distribution and version.
+        needs: What policy, wrappers and observers need of a request, together.
+        wants_first_token: Whether anybody listens to `on_first_token`.
+        has_pair: Whether the policy chooses pairs jointly.
+        decision_count: Selections the policy answered.
+        decision_seconds: Seconds they took together.
+        faults: Faults by plugin and kind, observers' included; a live view.
+    """
+
+    def __init__(
+        self,
+        policy: object,
+        *,
+        name: str,
+        source: str = "in-house",
+        wrappers: Sequence[tuple[str, object]] = (),
+        observers: Sequence[tuple[str, object]] = (),
+        fallback: Fallback = "least_loaded",
+        limits: FaultLimits = _NO_LIMITS_GIVEN,
+        needs_pair: bool = False,
+        watchdog: Watchdog | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Check the plugins and make ready; no hook is called yet.
+
+        Args:
+            policy: The policy's instance.
+            name: The policy's name, as in the config.
+            source: Distribution and version, for messages.
+            wrappers: Name and instance of each, the first one outermost. Their faults count as the policy's.
+            observers: Name and instance of each.
+            fallback: Who chooses when the policy cannot: the least loaded, or nobody (the client gets 503).
+            limits: How much is borne.
+            needs_pair: Whether the pool places prefill/decode pairs.
+            watchdog: One shared with other pools, on the same clock; one of its own otherwise.
+            clock: Seconds; what budgets are measured by.
+
+        Raises:
+            PolicyContractError: A plugin breaks the hook contract; every slip of every plugin is listed.
+        """
+        self.name = name
+        self.source = source
+        self._label = f"policy {name!r} ({source})"
+        problems = check_plugin(policy, "policy", self._label, needs_pair=needs_pair)
+        for each, wrapper in wrappers:
+            problems += check_plugin(wrapper, "wrapper", f"wrapper {each!r}")
+        problems += _observer_problems(observers)
+        if problems:
+            raise PolicyContractError(problems)
+
+        self._fallback: Fallback = fallback
+        self._limits = limits
+        self._clock = clock
+        self._log = FaultLog(_LOGGER, clock)
+        self.faults: Mapping[tuple[str, str], int] = self._log.counts
+        self._conduct = Conduct(name, self._label, limits=limits, log=self._log, refuses=fallback == "fail")
+        self.decision_count = 0
+        self.decision_seconds = 0.0
+        self._budget_s = limits.budget_s
+
+        # One manager for the policy and all wrappers: that is what lets them wrap. Life is each plugin's own.
+        own = _Host(name, self._label, [policy])
+        others = [_Host(each, f"wrapper {each!r}", [wrapper]) for each, wrapper in wrappers]
+        self._lives = [own, *others]
+        stack = _Host(name, self._label, [policy, *(w for _, w in wrappers)]) if wrappers else own
+        self._running = stack.running
+        self._call_single = stack.hook("select_single")
+        self._call_pair = stack.hook("select_pair") if own.hook("select_pair") else None
+        self._call_first_token = stack.hook("on_first_token")
+        self._call_complete = stack.hook("on_request_complete")
+        self._call_added = stack.hook("on_worker_added")
+        self._call_removed = stack.hook("on_worker_removed")
+        self.has_pair = self._call_pair is not None
+
+        self.observers = Observers(observers, limits=limits, log=self._log, clock=clock)
+        self.needs = _needs([policy, *(wrapper for _, wrapper in wrappers)]) | self.observers.needs
+        self.wants_first_token = self._call_first_token is not None or self.observers.wants_first_token
+        self._watchdog = Watchdog(clock=clock) if watchdog is None else watchdog
+        self._watched = (stack.running, *(life.running for life in self._lives), *self.observers.running)
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether the policy is cut off after too many faults in a row, until the router restarts."""
+        return self._conduct.is_quarantined
+
+    # --- choosing ---
+
+    def select_single(self, workers: tuple[Worker, ...], request: RoutingRequest) -> Worker | None:
+        """Return the worker for a request, always one of `workers`; None means 503.
+
+        Args:
+            workers: The healthy candidates, at least one.
+            request: What is to be placed; `request.reason` says why afterwards.
+        """
+        request.reason = None
+        call = self._call_single
+        if call is None or self._conduct.is_quarantined:
+            return self._fall_back(workers, request)
+        running = self._running
+        running.entered_at = began = self._clock()
+        try:
+            answer: object = call(workers=workers, request=request)
+            took = self._clock() - began
+        except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+            self._conduct.raised("select_single", error)
+            return self._fall_back(workers, request)
+        finally:
+            running.entered_at = None
+        self.decision_count += 1
+        self.decision_seconds += took
+        if took <= self._budget_s:
+            for worker in workers:  # by identity, and quicker than `in`, which compares
+                if worker is answer:
+                    if self._conduct.strikes:
+                        self._conduct.strikes.pop("select_single", None)
+                    return worker
+        return self._judge_single(answer, took, workers, request)
+
+    def select_pair(
+        self, prefill_workers: tuple[Worker, ...], decode_workers: tuple[Worker, ...], request: RoutingRequest
+    ) -> tuple[Worker, Worker] | None:
+        """Return the prefill and the decode worker of a request; None means 503.
+
+        Without the hook `select_pair` it is two calls of `select_single`, one for each leg.
+        """
+        call = self._call_pair
+        if call is None:
+            return compose_pair(self.select_single, self.select_single, prefill_workers, decode_workers, request)
+        request.reason = None
+        if self._conduct.is_quarantined:
+            return self._fall_back_pair(prefill_workers, decode_workers, request)
+        running = self._running
+        running.entered_at = began = self._clock()
+        try:
+            answer: object = call(prefill_workers=prefill_workers, decode_workers=decode_workers, request=request)
+            took = self._clock() - began
+        except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+            self._conduct.raised("select_pair", error)
+            return self._fall_back_pair(prefill_workers, decode_workers, request)
+        finally:
+            running.entered_at = None
+        self.decision_count += 1
+        self.decision_seconds += took
+        pair = None if answer is None else match_pair(answer, prefill_workers, decode_workers)
+        if isinstance(pair, Misfit):
+            discard(answer)
+            self._conduct.misfit("select_pair", pair)
+            return self._fall_back_pair(prefill_workers, decode_workers, request)
+        self._conduct.answered("select_pair", took)
+        return pair
+
+    # --- telling ---
+
+    def first_token(self, worker: Worker, request: RoutingRequest) -> None:
+        """Tell everybody that prefill is over. Skip the call when `wants_first_token` is false."""
+        if self._call_first_token is not None:
+            self._tell("on_first_token", self._call_first_token, worker=worker, request=request)
+        self.observers.first_token(worker, request)
+
+    def request_complete(self, worker: Worker, request: RoutingRequest, outcome: RequestOutcome) -> None:
+        """Tell everybody that an attempt ended; exactly once for each reservation."""
+        if self._call_complete is not None:
+            self._tell(
+                "on_request_complete",
+                self._call_complete,
+                worker_url=worker.url,
+                success=outcome.is_success,
+                worker=worker,
+                request=request,
+                outcome=outcome,
+            )
+        self.observers.request_complete(worker, request, outcome)
+
+    def worker_added(self, worker: Worker) -> None:
+        """Tell everybody that a worker joined the pool."""
+        if self._call_added is not None:
+            self._tell("on_worker_added", self._call_added, worker=worker)
+        self.observers.worker_added(worker)
+
+    def worker_removed(self, worker: Worker) -> None:
+        """Tell everybody that a worker left the pool."""
+        if self._call_removed is not None:
+            self._tell("on_worker_removed", self._call_removed, worker=worker)
+        self.observers.worker_removed(worker)
+
+    # --- life ---
+
+    async def start(self, make_context: Callable[[str], PoolContext]) -> None:
+        """Start the policy, its wrappers, then the observers, each with a context of its own.
+
+        Call it in the thread in which requests are placed.
+
+        Args:
+            make_context: From a plugin's name to its context; a `Stoppable` one is stopped with the plugin.
+
+        Raises:
+            StartupError: The policy or a wrapper cannot start; what had started is stopped again.
+        """
+        self._watchdog.watch(self._watched)
+        try:
+            for life in self._lives:
+                try:
+                    await life.start(make_context, self._limits, self._clock)
+                except Exception as error:
+                    raise StartupError([f"{life.label}: on_start {_ending(error)}"]) from error
+            await self.observers.start(make_context)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop what was started, in reverse; a quarantined policy too. Faults are logged; never raises one."""
+        await self.observers.stop()
+        for life in reversed(self._lives):
+            await _stop(life, self._log, self._limits, self._clock)
+        self._watchdog.release(self._watched)
+
+    # --- when something is wrong ---
+
+    def _judge_single(
+        self, answer: object, took: float, workers: tuple[Worker, ...], request: RoutingRequest
+    ) -> Worker | None:
+        worker = None if answer is None else match_single(answer, workers)
+        if isinstance(worker, Misfit):
+            discard(answer)
+            self._conduct.misfit("select_single", worker)
+            return self._fall_back(workers, request)
+        self._conduct.answered("select_single", took)
+        return worker
+
+    def _fall_back(self, workers: tuple[Worker, ...], request: RoutingRequest) -> Worker | None:
+        request.explain("fallback")
+        return None if self._fallback == "fail" else least_loaded(workers)
+
+    def _fall_back_pair(
+        self, prefill_workers: tuple[Worker, ...], decode_workers: tuple[Worker, ...], request: RoutingRequest
+    ) -> tuple[Worker, Worker] | None:
+        request.explain("fallback")
+        return None if self._fallback == "fail" else (least_loaded(prefill_workers), least_loaded(decode_workers))
+
+    def _tell(self, hook: str, call: pluggy.HookCaller, **arguments: object) -> None:
+        conduct = self._conduct
+        if conduct.is_quarantined:
+            return
+        running = self._running
+        running.entered_at = self._clock()
+        try:
+            call(**arguments)
+        except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+            conduct.raised(hook, error)
+        else:
+            if conduct.strikes:
+                conduct.strikes.pop(hook, None)
+        finally:
+            running.entered_at = None
+
+
+class Observers:
+    """Plugins that only watch, each behind a manager of its own: none can hide an event from the others.
+
+    `PolicyManager` keeps one; a pool with two policies (`PairManager`) keeps one for both.
+    """
+
+    def __init__(
+        self,
+        plugins: Sequence[tuple[str, object]],
+        *,
+        log: FaultLog | None = None,
+        limits: FaultLimits = _NO_LIMITS_GIVEN,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        if problems := _observer_problems(plugins):
+            raise PolicyContractError(problems)
+        self._log = FaultLog(_LOGGER, clock) if log is None else log
+        self._limits = limits
+        self._clock = clock
+        self.faults: Mapping[tuple[str, str], int] = self._log.counts
+        self._hosts = [_Host(name, f"observer {name!r}", [plugin]) for name, plugin in plugins]
+        self._first_token = self._listeners("on_first_token")
+        self._complete = self._listeners("on_request_complete")
+        self._added = self._listeners("on_worker_added")
+        self._removed = self._listeners("on_worker_removed")
+        self.needs = _needs([plugin for _, plugin in plugins])
+        self.wants_first_token = bool(self._first_token)
+        self.running = tuple(host.running for host in self._hosts)
+
+    def first_token(self, worker: Worker, request: RoutingRequest) -> None:
+        """Tell each that prefill is over."""
+        for listener in self._first_token:
+            self._tell(listener, worker=worker, request=request)
+
+    def request_complete(self, worker: Worker, request: RoutingRequest, outcome: RequestOutcome) -> None:
+        """Tell each that an attempt ended."""
+        for listener in self._complete:
+            self._tell(
+                listener,
+                worker_url=worker.url,
+                success=outcome.is_success,
+                worker=worker,
+                request=request,
+                outcome=outcome,
+            )
+
+    def worker_added(self, worker: Worker) -> None:
+        """Tell each that a worker joined."""
+        for listener in self._added:
+            self._tell(listener, worker=worker)
+
+    def worker_removed(self, worker: Worker) -> None:
+        """Tell each that a worker left."""
+        for listener in self._removed:
+            self._tell(listener, worker=worker)
+
+    async def start(self, make_context: Callable[[str], PoolContext]) -> None:
+        """Start each; one that cannot is logged and counted, and goes on hearing events."""
+        for host in self._hosts:
+            try:
+                await host.start(make_context, self._limits, self._clock)
+            except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+                sentence = f"{host.label}: on_start {_ending(error)}; it may miss what it set up there"
+                self._log.record(host.name, _kind(error), "on_start", sentence, error=error)
+
+    async def stop(self) -> None:
+        """Stop each, in reverse."""
+        for host in reversed(self._hosts):
+            await _stop(host, self._log, self._limits, self._clock)
+
+    def _listeners(self, hook: str) -> tuple[_Listener, ...]:
+        calls = ((host, host.hook(hook)) for host in self._hosts)
+        return tuple(_Listener(hook, host, call) for host, call in calls if call is not None)
+
+    def _tell(self, listener: _Listener, **arguments: object) -> None:
+        host = listener.host
+        host.running.entered_at = self._clock()
+        try:
+            listener.call(**arguments)
+        except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+            sentence = f"{host.label}: {listener.hook} raised {describe(error)}"
+            self._log.record(host.name, FaultKind.RAISED, listener.hook, sentence, error=error)
+        finally:
+            host.running.entered_at = None
+
+
+def compose_pair(
+    select_prefill: SelectSingle,
+    select_decode: SelectSingle,
+    prefill_workers: tuple[Worker, ...],
+    decode_workers: tuple[Worker, ...],
+    request: RoutingRequest,
+) -> tuple[Worker, Worker] | None:
+    """Place the two legs one after the other, with `request.leg` set; None when either finds nobody."""
+    leg = request.leg
+    try:
+        request.leg = Leg.PREFILL
+        prefill = select_prefill(prefill_workers, request)
+        if prefill is None:
+            return None
+        request.leg = Leg.DECODE
+        decode = select_decode(decode_workers, request)
+        return None if decode is None else (prefill, decode)
+    finally:
+        request.leg = leg
+
+
+class _Host:
+    """A pluggy manager with the plugins in it, and the life of the first of them."""
+
+    def __init__(self, name: str, label: str, plugins: Iterable[object]) -> None:
+        self.name = name
+        self.label = label
+        self.running = Running(label)
+        self.context: PoolContext | None = None
+        self._manager = pluggy.PluginManager(PROJECT_NAME)
+        self._manager.add_hookspecs(PolicySpec)
+        try:
+            for number, plugin in reversed(list(enumerate(plugins))):  # pluggy calls the latest first
+                self._manager.register(plugin, f"{name}:{number}")
+            self._manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:  # what slips.py did not foresee
+            raise PolicyContractError([f"{label}: {error}"]) from error
+
+    def hook(self, name: str) -> pluggy.HookCaller | None:
+        """Return what calls a hook, None when nobody implements it."""
+        caller: pluggy.HookCaller = getattr(self._manager.hook, name)
+        return caller if caller.get_hookimpls() else None
+
+    async def start(
+        self, make_context: Callable[[str], PoolContext], limits: FaultLimits, clock: Callable[[], float]
+    ) -> None:
+        context = make_context(self.name)
+        try:
+            await self._live(self.hook("on_start"), limits, clock, pool=context)
+        except BaseException:
+            _stop_timers(context)
+            raise
+        self.context = context
+
+    async def stop(self, limits: FaultLimits, clock: Callable[[], float]) -> None:
+        context, self.context = self.context, None
+        if context is None:
+            return
+        try:
+            await self._live(self.hook("on_stop"), limits, clock)
+        finally:
+            _stop_timers(context)
+
+    async def _live(
+        self, call: pluggy.HookCaller | None, limits: FaultLimits, clock: Callable[[], float], **arguments: object
+    ) -> None:
+        if call is None:
+            return
+        self.running.entered_at = clock()
+        try:
+            results = call(**arguments)
+        finally:
+            self.running.entered_at = None
+        await await_bounded(results, timeout_s=limits.life_timeout_s)
+
+
+class _Listener(NamedTuple):
+    hook: str
+    host: _Host
+    call: pluggy.HookCaller
+
+
+async def _stop(host: _Host, log: FaultLog, limits: FaultLimits, clock: Callable[[], float]) -> None:
+    try:
+        await host.stop(limits, clock)
+    except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+        log.record(host.name, _kind(error), "on_stop", f"{host.label}: on_stop {_ending(error)}", error=error)
+
+
+def _stop_timers(context: PoolContext) -> None:
+    if isinstance(context, Stoppable):
+        context.stop()
+
+
+def _kind(error: Exception) -> FaultKind:
+    return FaultKind.TIMED_OUT if isinstance(error, HookTimeoutError) else FaultKind.RAISED
+
+
+def _ending(error: Exception) -> str:
+    return str(error) if isinstance(error, HookTimeoutError) else f"raised {describe(error)}"
+
+
+def _observer_problems(plugins: Sequence[tuple[str, object]]) -> list[str]:
+    return [problem for name, plugin in plugins for problem in check_plugin(plugin, "observer", f"observer {name!r}")]
+
+
+def _needs(plugins: Iterable[object]) -> frozenset[str]:
+    return frozenset().union(*(getattr(plugin, "needs", frozenset()) for plugin in plugins))
