@@ -17,6 +17,8 @@ from typing import Any
 
 from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome, RoutingRequest
 from router_core.contract.worker import EngineTelemetry, Worker, WorkerRole, assign
+from router_core.fleet.ledger import Lease, Ledger
+from router_core.fleet.pool import WorkerPool
 from router_core.testing.builders import FakePool, make_workers
 
 
@@ -33,13 +35,14 @@ class Attempt:
         leg: Single, or which leg of a pair this is.
     """
 
-    __slots__ = ("worker", "request", "leg", "_harness", "_started_at", "_ttft_s", "_is_open")
+    __slots__ = ("worker", "request", "leg", "_harness", "_lease", "_started_at", "_ttft_s", "_is_open")
 
-    def __init__(self, harness: PolicyHarness, worker: Worker, request: RoutingRequest, leg: Leg) -> None:
-        self.worker = worker
+    def __init__(self, harness: PolicyHarness, lease: Lease, request: RoutingRequest, leg: Leg) -> None:
+        self.worker = lease.worker
         self.request = request
         self.leg = leg
         self._harness = harness
+        self._lease = lease
         self._started_at = harness.pool.now()
         self._ttft_s: float | None = None
         self._is_open = True
@@ -90,10 +93,10 @@ class PolicyHarness:
         self.policy = policy
         self.pool = FakePool(seed=seed)
         self._host = _DirectHost(policy)
-        self._members: dict[str, Worker] = {}
-        self._candidates: dict[WorkerRole, tuple[Worker, ...]] = {}
+        self._fleet = WorkerPool(self.pool.name)
+        self._fleet.subscribe(self._host.worker_added, self._host.worker_removed)
+        self._ledger = Ledger()
         self._open: dict[int, Attempt] = {}
-        self._reservations = 0
         self._is_stopped = False
         _run(self._host.start(self.pool))
         for worker in make_workers(workers) if isinstance(workers, int) else workers:
@@ -117,7 +120,7 @@ class PolicyHarness:
     @property
     def workers(self) -> tuple[Worker, ...]:
         """The members, healthy or not, in the order they joined."""
-        return tuple(self._members.values())
+        return self._fleet.workers
 
     @property
     def in_flight(self) -> tuple[Attempt, ...]:
@@ -125,29 +128,20 @@ class PolicyHarness:
         return tuple(self._open.values())
 
     def candidates(self, role: WorkerRole = WorkerRole.REGULAR) -> tuple[Worker, ...]:
-        """Return the healthy members of one role: the very tuple a select hook is given, the same while none changes."""
-        if role not in self._candidates:
-            self._candidates[role] = tuple(w for w in self._members.values() if w.is_healthy and w.role is role)
-        return self._candidates[role]
+        """Return the healthy members of one role: the very tuple a select hook is given."""
+        return self._fleet.candidates(role)
 
-    def add_worker(self, worker: Worker) -> None:
-        """A worker joins."""
-        if worker.url in self._members:
-            raise ValueError(f"{worker.url} is a member already")
-        self._members[worker.url] = worker
-        self._candidates.clear()
-        self._host.worker_added(worker)
+    def add_worker(self, worker: Worker) -> Worker:
+        """A worker joins. An address that left with requests still running returns as the worker it was."""
+        return self._fleet.add(worker)
 
     def remove_worker(self, worker: Worker) -> None:
         """A worker leaves for good; its attempts run on."""
-        del self._members[worker.url]
-        self._candidates.clear()
-        self._host.worker_removed(worker)
+        self._fleet.remove(worker.url)
 
     def set_health(self, worker: Worker, *, healthy: bool) -> None:
         """A worker's health changes; it stays a member."""
-        assign(worker, is_healthy=healthy)
-        self._candidates.clear()
+        self._fleet.set_health(worker, healthy)
 
     def set_engine(self, worker: Worker, engine: EngineTelemetry | None) -> None:
         """A worker's telemetry was polled, or is lost."""
@@ -194,15 +188,16 @@ class PolicyHarness:
         Returns:
             One attempt, two for a pair, none when no worker was suitable.
         """
-        roles = {worker.role for worker in self._members.values()}
-        if {WorkerRole.PREFILL, WorkerRole.DECODE} <= roles:
+        # 1. A pair.
+        if self.candidates(WorkerRole.PREFILL) and self.candidates(WorkerRole.DECODE):
             return self.select_pair(request) or ()
-        attempts: list[Attempt] = []
-        for role in roles:
-            request.leg = _LEGS[role]
-            attempt = self.select(request, role)
-            attempts += [attempt] if attempt else []
-        return tuple(attempts)
+        # 2. Regular workers, or one leg alone.
+        for role, leg in _LEGS.items():
+            if self.candidates(role):
+                request.leg = leg
+                attempt = self.select(request, role)
+                return () if attempt is None else (attempt,)
+        return ()
 
     def serve(self, request: RoutingRequest, status: OutcomeStatus = OutcomeStatus.SUCCESS) -> tuple[Worker, ...]:
         """Send a request, let it run to its end at once, and return who served it."""
@@ -215,37 +210,18 @@ class PolicyHarness:
     # --- the core's part ---
 
     def _reserve(self, worker: Worker, request: RoutingRequest, leg: Leg) -> Attempt:
-        self._reservations += 1
-        assign(
-            worker,
-            load=worker.load + 1,
-            pending_prompt_tokens=worker.pending_prompt_tokens + request.input_tokens,
-            last_reserved=self._reservations,
-        )
-        attempt = Attempt(self, worker, request, leg)
+        attempt = Attempt(self, self._ledger.reserve(worker, request), request, leg)
         self._open[id(attempt)] = attempt
         return attempt
 
     def _first_token(self, attempt: Attempt) -> None:
-        worker, tokens = attempt.worker, attempt.request.input_tokens
-        assign(
-            worker,
-            pending_prompt_tokens=worker.pending_prompt_tokens - tokens,
-            decode_tokens=worker.decode_tokens + tokens,
-        )
-        self._host.first_token(worker, attempt.request)
+        attempt._lease.first_token()
+        self._host.first_token(attempt.worker, attempt.request)
 
     def _complete(self, attempt: Attempt, outcome: RequestOutcome) -> None:
         del self._open[id(attempt)]
-        worker, tokens = attempt.worker, attempt.request.input_tokens
-        figure = "pending_prompt_tokens" if attempt._ttft_s is None else "decode_tokens"
-        assign(
-            worker,
-            load=worker.load - 1,
-            requests_processed=worker.requests_processed + 1,
-            **{figure: getattr(worker, figure) - tokens},
-        )
-        self._host.request_complete(worker, attempt.request, outcome)
+        attempt._lease.release()
+        self._host.request_complete(attempt.worker, attempt.request, outcome)
 
 
 class _DirectHost:
