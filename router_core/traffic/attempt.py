@@ -1,0 +1,99 @@
+"""One attempt at serving a request: from the reservation to its one completion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from router_core.contract.request import OutcomeStatus, RequestOutcome, RoutingRequest
+from router_core.fleet.ledger import Lease
+from router_core.relay.exchange import Ending, Exchange
+from router_core.relay.local_answer import error_body
+from router_core.traffic.usage import read_usage
+
+if TYPE_CHECKING:
+    from router_core.traffic.dispatcher import Dispatcher
+
+_BACKPRESSURE = frozenset({429, 503})
+_STATUS_OF_ENDING = {
+    Ending.CONNECT_FAILED: OutcomeStatus.ERROR,
+    Ending.CONNECTION_LOST: OutcomeStatus.ERROR,
+    Ending.BAD_ANSWER: OutcomeStatus.ERROR,
+    Ending.TIMEOUT: OutcomeStatus.TIMEOUT,
+    Ending.CLIENT_GONE: OutcomeStatus.CANCELLED,
+}
+_ANSWER_TO_ENDING = {
+    Ending.CONNECT_FAILED: (502, "upstream_connection_failed"),
+    Ending.CONNECTION_LOST: (502, "upstream_connection_lost"),
+    Ending.BAD_ANSWER: (502, "upstream_bad_answer"),
+    Ending.TIMEOUT: (504, "upstream_timeout"),
+}
+
+
+class Attempt:
+    """Follows one forwarded request; the relay's listener."""
+
+    __slots__ = ("_dispatcher", "_exchange", "_lease", "_request", "_started", "_ttft_s")
+
+    def __init__(
+        self, dispatcher: Dispatcher, exchange: Exchange, request: RoutingRequest, lease: Lease, started: float
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._exchange = exchange
+        self._request = request
+        self._lease = lease
+        self._started = started
+        self._ttft_s: float | None = None
+
+    def on_first_byte(self, data: bytes) -> None:
+        """The answer begins: prefill is over, unless it is an error that begins."""
+        dispatcher = self._dispatcher
+        self._ttft_s = dispatcher.now() - self._started
+        status = self._exchange.status
+        if status is not None and status < 400:
+            self._lease.first_token()
+            worker = self._lease.worker
+            if dispatcher.policy.wants_first_token:
+                dispatcher.policy.first_token(worker, self._request)
+            if self._exchange.head.path == b"/v1/responses":
+                dispatcher.stored_responses.learn(data, worker)
+
+    def on_end(self, ending: Ending) -> None:
+        """Release and tell everybody, once; then answer the client if nobody did."""
+        if not self._lease.release():
+            return
+        dispatcher, exchange, request, worker = self._dispatcher, self._exchange, self._request, self._lease.worker
+        dispatcher.policy.request_complete(worker, request, self._outcome(ending))
+        if ending is Ending.COMPLETE or ending is Ending.CLIENT_GONE:
+            return
+        dispatcher.worker_failed(worker, ending, exchange)
+        if exchange.status is None:
+            status, code = _ANSWER_TO_ENDING[ending]
+            exchange.respond(status, error_body(status, code, exchange.error))
+
+    def _outcome(self, ending: Ending) -> RequestOutcome:
+        request, http_status = self._request, self._exchange.status
+        duration_s = self._dispatcher.now() - self._started
+        if ending is Ending.COMPLETE and http_status is not None:
+            if http_status < 400:
+                usage = read_usage(self._exchange.tail)
+                return RequestOutcome(
+                    OutcomeStatus.SUCCESS,
+                    http_status,
+                    duration_s,
+                    self._ttft_s,
+                    usage.prompt_tokens,
+                    usage.cached_tokens,
+                    usage.completion_tokens,
+                    request.attempt,
+                    request.leg,
+                )
+            status = _status_of_http(http_status)
+        else:
+            status = _STATUS_OF_ENDING[ending]
+        return RequestOutcome(status, http_status, duration_s, self._ttft_s, attempt=request.attempt, leg=request.leg)
+
+
+def _status_of_http(http_status: int) -> OutcomeStatus:
+    if http_status in _BACKPRESSURE:
+        return OutcomeStatus.BACKPRESSURE
+    return OutcomeStatus.CLIENT_ERROR if http_status < 500 else OutcomeStatus.ERROR

@@ -1,0 +1,104 @@
+"""One pool's traffic: select -> reserve -> forward -> complete, with nothing to await in between."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+
+from router_core.contract.request import RoutingRequest
+from router_core.contract.worker import Worker
+from router_core.fleet.ledger import Ledger
+from router_core.fleet.pool import WorkerPool
+from router_core.plugin_host.manager import PolicyManager
+from router_core.relay.exchange import Destination, Ending, Exchange
+from router_core.relay.head import RequestHead
+from router_core.relay.local_answer import error_body
+from router_core.traffic.attempt import Attempt
+from router_core.traffic.body_prompt import BodyPrompt
+from router_core.traffic.stored_responses import StoredResponses
+
+_log = logging.getLogger(__name__)
+_HEADER_NEED = "header:"
+
+
+class Dispatcher:
+    """Gives each request of a pool to the worker that the pool's policy picks.
+
+    Attributes:
+        policy: The pool's policy and observers.
+        stored_responses: Which worker made which stored response.
+        unrouted: Requests that no worker was picked for, by reason.
+        now: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        policy: PolicyManager,
+        *,
+        origin: Callable[[str], Destination],
+        now: Callable[[], float],
+        on_connect_failed: Callable[[Worker], None],
+    ) -> None:
+        self.policy = policy
+        self.stored_responses = StoredResponses()
+        self.unrouted: dict[str, int] = {}
+        self.now = now
+        self._pool = pool
+        self._ledger = Ledger()
+        self._origin = origin
+        self._on_connect_failed = on_connect_failed
+        self._needs = policy.needs
+        self._header_needs = tuple(
+            (need[len(_HEADER_NEED) :], need[len(_HEADER_NEED) :].encode())
+            for need in sorted(policy.needs)
+            if need.startswith(_HEADER_NEED)
+        )
+        self._id_prefix = f"req-{secrets.token_hex(6)}-"
+        self._ids = itertools.count(1)
+        pool.subscribe(on_removed=self.stored_responses.forget)
+
+    def dispatch(self, exchange: Exchange) -> None:
+        """Pick a worker and send the request there, or answer why not."""
+        started = self.now()
+        candidates = self._pool.candidates()
+        if not candidates:
+            self._refuse(exchange, "no_available_workers", self._nobody())
+            return
+        request = self._routing_request(exchange)
+        worker = self.policy.select_single(candidates, request)
+        if worker is None:
+            self._refuse(exchange, "no_suitable_worker", "The policy found none of the workers suitable.")
+            return
+        lease = self._ledger.reserve(worker, request)
+        exchange.forward(self._origin(worker.base_url), Attempt(self, exchange, request, lease, started))
+
+    def worker_failed(self, worker: Worker, ending: Ending, exchange: Exchange) -> None:
+        """A worker did not answer as it should."""
+        _log.warning("%s: %s (%s)", worker.url, exchange.error, ending.name.lower())
+        if ending is Ending.CONNECT_FAILED:
+            self._on_connect_failed(worker)
+
+    def _routing_request(self, exchange: Exchange) -> RoutingRequest:
+        head = exchange.head
+        given_id = head.fields.get(b"x-request-id")
+        request_id = f"{self._id_prefix}{next(self._ids):x}" if given_id is None else given_id.decode("latin-1")
+        prompt = BodyPrompt(head, exchange.body)
+        if not self._header_needs:
+            return RoutingRequest(request_id, prompt, needs=self._needs)
+        return RoutingRequest(request_id, prompt, needs=self._needs, headers=self._headers(head))
+
+    def _headers(self, head: RequestHead) -> Mapping[str, str]:
+        return {
+            name: head.fields[field].decode("latin-1") for name, field in self._header_needs if field in head.fields
+        }
+
+    def _nobody(self) -> str:
+        total = len(self._pool.workers)
+        return f"No worker is available: {total} configured, none healthy." if total else "No worker is configured."
+
+    def _refuse(self, exchange: Exchange, code: str, message: str) -> None:
+        self.unrouted[code] = self.unrouted.get(code, 0) + 1
+        exchange.respond(503, error_body(503, code, message))

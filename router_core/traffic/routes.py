@@ -1,0 +1,106 @@
+"""Where a request goes by its method and path: to a worker that the policy picks, to the worker that knows an id, or to
+the control plane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from router_core.contract.worker import Worker
+from router_core.relay.exchange import Destination, Ending, Exchange
+from router_core.relay.local_answer import error_body
+from router_core.traffic.dispatcher import Dispatcher
+from router_core.traffic.stored_responses import PREFIX as STORED_RESPONSES
+
+INFERENCE_PATHS = frozenset(
+    {
+        b"/v1/chat/completions",
+        b"/v1/completions",
+        b"/v1/responses",
+        b"/v1/messages",
+        b"/v1/embeddings",
+        b"/v1/classify",
+        b"/v1/score",
+        b"/score",
+        b"/v1/rerank",
+        b"/rerank",
+        b"/generate",
+        b"/v1/tokenize",
+        b"/v1/detokenize",
+        b"/v1/audio/transcriptions",
+    }
+)
+"""Paths whose POST requests are routed by the policy."""
+
+
+class Routes:
+    """Sends each request on its way.
+
+    Attributes:
+        proxied_unknown: Requests on paths the router does not know that were given to a worker.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        control: Destination,
+        *,
+        origin: Callable[[str], Destination],
+        is_control_path: Callable[[bytes], bool],
+        proxy_unknown_paths: bool,
+    ) -> None:
+        self.proxied_unknown = 0
+        self._dispatcher = dispatcher
+        self._control = control
+        self._origin = origin
+        self._is_control_path = is_control_path
+        self._proxy_unknown_paths = proxy_unknown_paths
+
+    def handle(self, exchange: Exchange) -> None:
+        """Take one request."""
+        path = exchange.head.path
+        if path in INFERENCE_PATHS:
+            if exchange.head.method == b"POST":
+                self._dispatcher.dispatch(exchange)
+                return
+        elif path.startswith(STORED_RESPONSES):
+            self._stored_response(exchange)
+            return
+        elif self._proxy_unknown_paths and not self._is_control_path(path):
+            self.proxied_unknown += 1
+            self._dispatcher.dispatch(exchange)
+            return
+        exchange.forward(self._control, _DirectListener(exchange))
+
+    def _stored_response(self, exchange: Exchange) -> None:
+        worker = self._dispatcher.stored_responses.find(exchange.head.path)
+        if worker is None:
+            body = error_body(404, "response_not_found", "No worker of this router made a response with this id.")
+            exchange.respond(404, body)
+            return
+        exchange.forward(self._origin(worker.base_url), _DirectListener(exchange, worker))
+
+
+class _DirectListener:
+    """Follows a request that no policy placed: it is answered and otherwise leaves no trace."""
+
+    __slots__ = ("_exchange", "_worker")
+
+    def __init__(self, exchange: Exchange, worker: Worker | None = None) -> None:
+        self._exchange = exchange
+        self._worker = worker
+
+    def on_first_byte(self, data: bytes) -> None:
+        """Nothing is measured here."""
+
+    def on_end(self, ending: Ending) -> None:
+        """Answer what could not be had."""
+        exchange = self._exchange
+        if ending is Ending.COMPLETE or ending is Ending.CLIENT_GONE or exchange.status is not None:
+            return
+        if ending is Ending.TIMEOUT:
+            exchange.respond(504, error_body(504, "upstream_timeout", exchange.error))
+        elif self._worker is None:
+            exchange.respond(500, error_body(500, "internal_error", "The control plane did not answer."))
+        else:
+            exchange.respond(502, error_body(502, "upstream_connection_failed", exchange.error))
