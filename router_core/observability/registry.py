@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -32,13 +31,12 @@ from router_core.observability.families import (
     is_label_name,
     metric_name,
 )
-from router_core.observability.sink import Cell, HistogramCell, Sink
+from router_core.observability.sink import Cell, HistogramCell, MetricSink
 
 log = logging.getLogger(__name__)
 
 _DROPPED = PREFIX + "metrics_dropped_total"
 _INFINITY = float("inf")
-_NO_LABELS: Mapping[str, str] = {}
 
 
 class Sample(NamedTuple):
@@ -75,8 +73,8 @@ class _Family:
     series: dict[tuple[str, ...], Cell | HistogramCell] = field(default_factory=dict)
 
 
-class MetricsRegistry(Collector):
-    """Holds every metric of the router and writes them out for Prometheus.
+class MetricsRegistry(MetricSink, Collector):
+    """Holds every metric of the router and writes them out for Prometheus; the metric sink of every pool.
 
     The first use of a name fixes its kind and label names; a later use that differs is dropped, logged once and counted
     in `router_core_metrics_dropped_total`. Nothing raises on the way in.
@@ -87,42 +85,17 @@ class MetricsRegistry(Collector):
     """
 
     def __init__(self, *, max_series: int = 10_000, max_metrics: int = 1_000) -> None:
+        super().__init__()
         self._max_series = max_series
         self._max_metrics = max_metrics
         self._families: dict[str, _Family] = {}
         self._owners: dict[str, str] = {}  # every name in the exposition -> the metric it belongs to
         self._samplers: list[Sampler] = []
-        self._sinks: list[Sink] = []
         self._said: set[tuple[str, str]] = set()
-        self._own = self.sink("the router")
-        dropped = self._find_family("the router", MetricKind.COUNTER, _DROPPED, {"metric": "", "reason": ""})
+        dropped = self._find_family(MetricKind.COUNTER, _DROPPED, {"metric": "", "reason": ""})
         self._dropped: dict[tuple[str, ...], Cell | HistogramCell] = {} if dropped is None else dropped.series
 
-    # --- counting ---
-
-    def sink(self, reporter: str, labels: Mapping[str, str] = _NO_LABELS) -> Sink:
-        """Return a place to count at, for one reporter.
-
-        Args:
-            reporter: Who reports, for help texts: `policy cache_aware`.
-            labels: Put on everything that is reported here, such as `{"pool": "default"}`.
-        """
-        constant = dict(labels)
-        sink = Sink(partial(self._find_cell, reporter, constant), self._refuse)
-        self._sinks.append(sink)
-        return sink
-
-    def count(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        """Add `value` (finite, not negative) to a counter."""
-        self._own.count(name, value, labels)
-
-    def gauge(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        """Set a gauge."""
-        self._own.gauge(name, value, labels)
-
-    def observe(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        """Record one (finite) observation of a histogram."""
-        self._own.observe(name, value, labels)
+    # --- feeding ---
 
     def add_sampler(self, sampler: Sampler) -> None:
         """Call `sampler` at each scrape; what it no longer yields is gone from the exposition."""
@@ -139,8 +112,7 @@ class MetricsRegistry(Collector):
             wanted = [(family.label_names.index(name), value) for name, value in labels.items()]
             for values in [key for key in family.series if all(key[place] == value for place, value in wanted)]:
                 del family.series[values]
-        for sink in self._sinks:
-            sink.forget()
+        self._look_up_afresh()
 
     # --- exposing ---
 
@@ -208,12 +180,8 @@ class MetricsRegistry(Collector):
 
     # --- deciding what a new name or label set is ---
 
-    def _find_cell(
-        self, reporter: str, constant: Mapping[str, str], kind: MetricKind, name: str, labels: Mapping[str, str]
-    ) -> Cell | HistogramCell | None:
-        if constant:
-            labels = {**labels, **constant}
-        family = self._find_family(reporter, kind, name, labels)
+    def _find_cell(self, kind: MetricKind, name: str, labels: Mapping[str, str]) -> Cell | HistogramCell | None:
+        family = self._find_family(kind, name, labels)
         if family is None:
             return None
         if len(labels) != len(family.label_names) or not all(label in labels for label in family.label_names):
@@ -229,7 +197,7 @@ class MetricsRegistry(Collector):
             family.series[values] = cell
         return cell
 
-    def _find_family(self, reporter: str, kind: MetricKind, name: str, labels: Mapping[str, str]) -> _Family | None:
+    def _find_family(self, kind: MetricKind, name: str, labels: Mapping[str, str]) -> _Family | None:
         full_name = metric_name(kind, name)
         if full_name is None:
             self._refuse(kind, name, "invalid_name")
@@ -248,6 +216,7 @@ class MetricsRegistry(Collector):
         if len(self._families) >= self._max_metrics:
             self._refuse(kind, name, "too_many_metrics", f"there are {self._max_metrics} metrics already")
             return None
+        reporter = f"plugin {labels['plugin']}" if "plugin" in labels else "the router"
         text = HELP.get(full_name, f"Reported by {reporter}.")
         family = self._families[full_name] = _Family(full_name, kind, text, tuple(sorted(labels)))
         self._owners.update(dict.fromkeys(exposed_names(kind, full_name), full_name))

@@ -5,8 +5,9 @@ Nothing in here raises, whatever it is given: what cannot be counted is dropped 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from router_core.observability.families import MetricKind
 
@@ -35,28 +36,26 @@ class HistogramCell:
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
-FindCell = Callable[[MetricKind, str, Mapping[str, str]], Cell | HistogramCell | None]
-"""Returns the cell of a series, made if need be; None when it is refused. Given labels whose values are text."""
 
-Refuse = Callable[[MetricKind, str, str], None]
-"""Takes note of an update that is dropped: kind, name and reason."""
+class MetricSink(ABC):
+    """Where figures go. What a new series is, and whether it may be, its subclass decides; the rest is here.
 
-
-class Sink:
-    """Where one reporter's figures go. The registry makes these; two reporters may feed the same series.
-
-    A series is found by name and labels as they came, so the dicts here may know it under several keys (the same labels
-    in another order); what it really is, the registry decides once, when a key is new.
+    A series is found by name and labels as they came, so the dicts here may know it under several keys: the same labels
+    in another order.
     """
 
-    __slots__ = ("_counters", "_gauges", "_histograms", "_find", "_refuse")
-
-    def __init__(self, find: FindCell, refuse: Refuse) -> None:
+    def __init__(self) -> None:
         self._counters: dict[_Key, Cell] = {}
         self._gauges: dict[_Key, Cell] = {}
         self._histograms: dict[_Key, HistogramCell] = {}
-        self._find = find
-        self._refuse = refuse
+
+    @abstractmethod
+    def _find_cell(self, kind: MetricKind, name: str, labels: Mapping[str, str]) -> Cell | HistogramCell | None:
+        """Return the cell of a series, made if need be; None when it is refused."""
+
+    @abstractmethod
+    def _refuse(self, kind: MetricKind, name: object, reason: str) -> None:
+        """Take note of an update that is dropped."""
 
     def count(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         """Add `value` (finite, not negative) to a counter."""
@@ -101,8 +100,8 @@ class Sink:
             pass
         self._refuse(MetricKind.HISTOGRAM, name, "invalid_value")
 
-    def forget(self) -> None:
-        """Look every series up afresh; for the registry, after it removed some."""
+    def _look_up_afresh(self) -> None:
+        """Ask for every series again; after some were removed."""
         self._counters.clear()
         self._gauges.clear()
         self._histograms.clear()
@@ -113,7 +112,7 @@ class Sink:
         if text is None:
             self._refuse(kind, name, "invalid_label")
             return None
-        cell = self._find(kind, name, text)
+        cell = self._find_cell(kind, name, text)
         if cell is None:
             return None
         key = name, tuple(text.items())

@@ -216,15 +216,13 @@ def test_a_name_tells_how_its_histogram_is_divided(name: str, lowest: float, hig
     assert [float(edge) for edge in edges] == sorted(float(edge) for edge in edges)
 
 
-def test_a_sinks_labels_stand_on_everything_reported_there() -> None:
+def test_help_says_what_our_own_metrics_mean_and_who_reports_others() -> None:
     registry = MetricsRegistry()
-    for pool in ("small", "large"):
-        registry.sink("policy cache_aware", {"pool": pool}).count("hits_total", 1, {"worker": "a"})
-    registry.sink("policy other", {"pool": "large"}).count("hits_total", 1, {"worker": "a", "pool": "forged"})
-    found = figures(registry)
-    assert found['router_core_hits_total{pool="small",worker="a"}'] == 1
-    assert found['router_core_hits_total{pool="large",worker="a"}'] == 2
-    assert "# HELP router_core_hits_total Reported by policy cache_aware." in registry.render()[0].decode()
+    registry.count("hits_total", 1, {"pool": "default", "plugin": "cache_aware"})
+    registry.count("requests_total", 1, {"pool": "default", "plugin": "metrics"})
+    text = registry.render()[0].decode()
+    assert "# HELP router_core_hits_total Reported by plugin cache_aware." in text
+    assert "# HELP router_core_requests_total Attempts that ended, by worker, outcome and leg." in text
 
 
 def test_a_worker_that_left_for_good_can_be_forgotten() -> None:
