@@ -1,0 +1,341 @@
+"""A simulated engine's HTTP side: one handler for all of its paths, written for `aiohttp.web.Server`."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any, NoReturn
+
+import orjson
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from router_core.engine_model.prefix_cache import BLOCK_TOKENS, PrefixCache, block_hashes, token_count
+from router_core.testing import engine_facts
+from router_core.testing.engine_replies import REPLIES, Reply, ResponsesReply
+from router_core.testing.engine_request import Ask, BadRequestError, read_ask, read_json
+from router_core.testing.engine_state import EngineState, Fault, SeenRequest
+from router_core.testing.engine_steps import Sequence, StepLoop
+
+TRANSCRIPTIONS = "/v1/audio/transcriptions"
+INFERENCE_PATHS = frozenset({*REPLIES, *engine_facts.INFERENCE, TRANSCRIPTIONS})
+
+_JSON = "application/json"
+_EVENTS = "text/event-stream; charset=utf-8"
+_KEPT_RESPONSES = 10_000
+
+
+class Visit:
+    """One inference request's stay: how it counts when its handler is cancelled, which is when the connection goes."""
+
+    __slots__ = ("counts_as", "fault", "request", "seen")
+
+    def __init__(self, request: web.BaseRequest, seen: SeenRequest) -> None:
+        self.request = request
+        self.seen = seen
+        self.fault: Fault | None = None
+        self.counts_as = "aborted"
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The connection.
+
+        Raises:
+            ConnectionResetError: If it is gone.
+        """
+        transport = self.request.transport
+        if transport is None:
+            raise ConnectionResetError("the client went away")
+        return transport
+
+    async def hang_up(self, counts_as: str) -> NoReturn:
+        """Close the connection, once what was written is out, and wait for the end."""
+        self.counts_as = counts_as
+        self.transport.close()
+        await _forever()
+
+
+class EngineApp:
+    """Answers requests for an `EngineState`.
+
+    Attributes:
+        steps: The sequences inside.
+        cache: Their prefix cache.
+        is_stopping: Set by the engine when it cuts its connections itself.
+    """
+
+    def __init__(self, state: EngineState) -> None:
+        tokens = state.constants.cache_tokens if state.cache_tokens is None else state.cache_tokens
+        self.cache = PrefixCache(tokens // BLOCK_TOKENS)
+        self.steps = StepLoop(state, self.cache)
+        self.is_stopping = False
+        self._state = state
+        self._responses: dict[str, dict[str, Any]] = {}
+        self._finished = {"stop": 0, "length": 0, "abort": 0}
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, whatever it is."""
+        path = request.rel_url.raw_path
+        if request.method == "POST" and path in INFERENCE_PATHS:
+            return await self._serve(request)
+        await request.read()
+        if path == "/health":
+            return await self._answer_health()
+        if path.startswith("/v1/responses/"):
+            return self._answer_stored(request.method, path.split("/")[3:])
+        return self._answer_fact(request.method, path)
+
+    # --- inference ---
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        state = self._state
+        peer = request.transport.get_extra_info("peername") if request.transport else ("", 0)
+        headers = request.headers
+        body = await request.read()
+        seen = SeenRequest(request.method, request.path_qs, headers, tuple(request.raw_headers), body, tuple(peer[:2]))
+        state.requests.append(seen)
+        state.accepted += 1
+        state.running += 1
+        state.peak_running = max(state.peak_running, state.running)
+        state.changed()
+        visit = Visit(request, seen)
+        try:
+            response = await self._infer(visit)
+            visit.counts_as = "completed"
+        except asyncio.CancelledError:
+            if self.is_stopping:
+                visit.counts_as = "failed"
+            raise
+        finally:
+            setattr(state, visit.counts_as, getattr(state, visit.counts_as) + 1)
+            state.running -= 1
+            state.changed()
+        return response
+
+    async def _infer(self, visit: Visit) -> web.StreamResponse:
+        state = self._state
+        status, visit.fault = state.take_fault()
+        if visit.fault is Fault.HANG:
+            await _forever()
+        if visit.fault is Fault.CLOSE_BEFORE_HEAD:
+            await visit.hang_up("failed")
+        if state.interim_status is not None:
+            visit.transport.write(b"HTTP/1.1 %d Interim\r\nx-interim: yes\r\n\r\n" % state.interim_status)
+        if status != 200:
+            retry_after = {} if state.retry_after_s is None else {"retry-after": str(state.retry_after_s)}
+            return self._error(status, f"engine {state.name} was told to answer {status}", retry_after)
+        try:
+            return await self._compute(visit)
+        except BadRequestError as error:
+            return self._error(400, str(error))
+
+    async def _compute(self, visit: Visit) -> web.StreamResponse:
+        path, state = visit.seen.path, self._state
+        if path == TRANSCRIPTIONS:
+            transcript = engine_facts.transcribe(visit.seen.headers.get("content-type", ""), visit.seen.body)
+            await self._run("", token_count(""), 1)
+            return await self._send(visit, transcript)
+        body = read_json(visit.seen.body)
+        if state.is_strict_about_models and body.get("model") not in state.models:
+            return self._error(404, f"The model `{body.get('model')}` does not exist.")
+        if path in engine_facts.INFERENCE:
+            document = engine_facts.INFERENCE[path](body, str(body.get("model") or state.models[0]))
+            text = visit.seen.body.decode(errors="replace")
+            await self._run(text, token_count(text), 1)
+            return await self._send(visit, document)
+        return await self._generate(visit, read_ask(path, body, state.tokens))
+
+    async def _generate(self, visit: Visit, ask: Ask) -> web.StreamResponse:
+        prompt_tokens = sum(map(token_count, ask.prompts))
+        reply = REPLIES[visit.seen.path](
+            ask,
+            visit.seen.headers.get("x-request-id") or uuid.uuid4().hex,
+            engine=self._state.name,
+            model=self._state.models[0],
+            prompt_tokens=prompt_tokens,
+        )
+        if isinstance(reply, ResponsesReply):
+            self._store(reply.state("in_progress"))
+        if ask.stream and not self._state.drip_bytes and not self._state.reads_until_close:
+            response = await self._stream(visit, ask, reply)
+        else:
+            sequence = await self._run(ask.prompts, prompt_tokens, ask.tokens, ask.namespace)
+            reply.cached_tokens = sequence.cached_tokens
+            response = await self._send(visit, _all_events(reply) if ask.stream else reply.document())
+        if isinstance(reply, ResponsesReply):
+            self._store(reply.document())
+        self._finished[ask.finish] += 1
+        return response
+
+    async def _run(self, text: str | tuple[str, ...], prompt_tokens: int, total: int, namespace: str = "") -> Sequence:
+        sequence = self.steps.submit(prompt_tokens, _blocks(text, namespace), total, _ignore)
+        try:
+            await sequence.done
+        finally:
+            self.steps.abandon(sequence)
+        return sequence
+
+    async def _stream(self, visit: Visit, ask: Ask, reply: Reply) -> web.StreamResponse:
+        """Send the head at once and each token in the step that makes it, without waking this task."""
+        response = web.StreamResponse(headers=self._headers(_EVENTS))
+        is_chunked = visit.request.version >= HttpVersion11
+        if is_chunked:
+            response.enable_chunked_encoding()
+        if self._state.closes_connections:
+            response.force_close()
+        await response.prepare(visit.request)
+        transport = visit.transport
+        breaks_after = self._state.close_after_tokens if visit.fault is Fault.CLOSE_MID_STREAM else None
+
+        def write(payload: bytes) -> None:
+            if payload and not transport.is_closing():
+                transport.write(b"%x\r\n%b\r\n" % (len(payload), payload) if is_chunked else payload)
+
+        def on_token(position: int) -> None:
+            if position == 0:
+                reply.cached_tokens = sequence.cached_tokens
+                write(reply.opening())
+            if position == breaks_after:
+                visit.counts_as = "failed"
+                transport.close()
+            write(reply.delta(position))
+            if position == ask.tokens - 1:
+                write(reply.closing())
+
+        sequence = self.steps.submit(reply.prompt_tokens, _blocks(ask.prompts, ask.namespace), ask.tokens, on_token)
+        try:
+            await sequence.done
+        finally:
+            self.steps.abandon(sequence)
+        if breaks_after is not None:
+            await visit.hang_up("failed")
+        await response.write_eof()
+        return response
+
+    # --- sending ---
+
+    async def _send(self, visit: Visit, answer: dict[str, Any] | bytes) -> web.StreamResponse:
+        """Send a whole answer, in the way the knobs ask for."""
+        state = self._state
+        body, content_type = (answer, _EVENTS) if isinstance(answer, bytes) else (orjson.dumps(answer), _JSON)
+        headers = self._headers(content_type)
+        if state.reads_until_close:
+            visit.transport.write(_raw_head(headers | {"connection": "close"}) + body)
+            await visit.hang_up("completed")
+        if visit.fault in (Fault.SHORT_BODY, Fault.CLOSE_MID_STREAM):
+            visit.transport.write(_raw_head(headers | {"content-length": str(len(body) + 100)}) + body)
+            await visit.hang_up("failed")
+        if state.drip_bytes:
+            return await self._drip(visit, headers, body)
+        response = web.Response(body=body, headers=headers)
+        if state.closes_connections:
+            response.force_close()
+        return response
+
+    async def _drip(self, visit: Visit, headers: dict[str, str], body: bytes) -> web.StreamResponse:
+        response = web.StreamResponse(headers=headers)
+        if headers["content-type"] == _JSON:
+            response.content_length = len(body)
+        await response.prepare(visit.request)
+        for start in range(0, len(body), self._state.drip_bytes):
+            await response.write(body[start : start + self._state.drip_bytes])
+            await asyncio.sleep(self._state.drip_interval_s)
+        await response.write_eof()
+        return response
+
+    def _headers(self, content_type: str) -> dict[str, str]:
+        return {"content-type": content_type, "x-simulated-engine": self._state.name}
+
+    def _json(self, answer: object, status: int = 200) -> web.Response:
+        return web.Response(body=orjson.dumps(answer), status=status, headers=self._headers(_JSON))
+
+    def _error(self, status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+        kinds = {400: "BadRequestError", 404: "NotFoundError", 429: "RateLimitError", 503: "ServiceUnavailableError"}
+        kind = kinds.get(status, "InternalServerError")
+        error = {"message": message, "type": kind, "param": None, "code": status}
+        response = self._json({"error": error}, status)
+        response.headers.update(headers or {})
+        if self._state.closes_connections:
+            response.force_close()
+        return response
+
+    # --- the rest ---
+
+    async def _answer_health(self) -> web.Response:
+        self._state.probes += 1
+        self._state.changed()
+        if self._state.health_hangs:
+            await _forever()
+        return web.Response(status=self._state.health_status, headers={"x-simulated-engine": self._state.name})
+
+    def _answer_fact(self, method: str, path: str) -> web.Response:
+        state = self._state
+        if path in ("/server_info", "/get_server_info", "/model_info", "/get_model_info"):
+            return self._json(engine_facts.server_info(state))
+        if path == "/v1/models":
+            return self._json(engine_facts.models(state))
+        if path == "/version":
+            return self._json({"version": "0-simulated"})
+        if path in ("/metrics", "/load", "/v1/loads", "/get_load") and state.metrics_status != 200:
+            return self._error(state.metrics_status, f"engine {state.name} was told to hide its telemetry")
+        if path == "/metrics":
+            text = engine_facts.metrics(state, self.steps, self.cache, self._finished)
+            return web.Response(body=text.encode(), headers=self._headers("text/plain; version=0.0.4; charset=utf-8"))
+        if path == "/load":
+            return self._json({"server_load": self.steps.running + self.steps.waiting})
+        if path == "/v1/loads":
+            return self._json(engine_facts.loads(state, self.steps, self.cache))
+        if path in ("/flush_cache", "/reset_prefix_cache") and method == "POST":
+            self.cache.clear()
+            return web.Response(body=b"Cache flushed.\n", headers=self._headers("text/plain; charset=utf-8"))
+        return self._json({"detail": "Not Found"}, 404)
+
+    def _answer_stored(self, method: str, segments: list[str]) -> web.Response:
+        """Answer GET, DELETE and cancel of a response this engine made; nobody else's."""
+        stored = self._responses.get(segments[0])
+        if stored is None:
+            return self._error(404, f"Response with id '{segments[0]}' not found.")
+        match (method, *segments[1:]):
+            case ("GET",):
+                return self._json(stored)
+            case ("DELETE",):
+                del self._responses[segments[0]]
+                return self._json({"id": segments[0], "object": "response", "deleted": True})
+            case ("POST", "cancel"):
+                if stored["status"] == "completed":
+                    return self._error(400, "Cannot cancel a synchronous response.")
+                self._store(stored | {"status": "cancelled"})
+                return self._json(self._responses[segments[0]])
+            case ("GET", "input_items"):
+                return self._json({"object": "list", "data": [], "has_more": False})
+        return self._json({"detail": "Method Not Allowed"}, 405)
+
+    def _store(self, response: dict[str, Any]) -> None:
+        self._responses[response["id"]] = response
+        if len(self._responses) > _KEPT_RESPONSES:
+            del self._responses[next(iter(self._responses))]
+
+
+def _blocks(text: str | tuple[str, ...], namespace: str) -> tuple[int, ...]:
+    if isinstance(text, str):
+        return block_hashes(text, namespace=namespace)
+    return tuple(block for prompt in text for block in block_hashes(prompt, namespace=namespace))
+
+
+def _all_events(reply: Reply) -> bytes:
+    deltas = (reply.delta(position) for position in range(reply.tokens))
+    return b"".join((reply.opening(), *deltas, reply.closing()))
+
+
+def _raw_head(headers: dict[str, str]) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode()
+
+
+def _ignore(_position: int) -> None:
+    """Take no notice of a token."""
+
+
+async def _forever() -> NoReturn:
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError("nobody resolves this future")
