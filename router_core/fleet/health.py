@@ -1,0 +1,238 @@
+"""Health checks: one small task a worker, spread in time, and quick to notice what matters.
+
+Three cases decide when a worker is asked next:
+
+1. It was never well, or is on its way back (its last check passed): every second.
+2. Somebody asked for a check, because a connection was refused: now.
+3. Otherwise: at the interval, give or take a tenth; the first time anywhere in the interval, so that a fleet that came
+   up together is not asked together for ever.
+
+A worker that was never well is admitted by its first success; one that was well and failed has to pass
+`success_threshold` checks in a row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from random import Random
+from typing import Any, Protocol
+
+from router_core.contract.worker import Worker
+from router_core.fleet.engine_client import EngineReplyError
+
+log = logging.getLogger(__name__)
+
+_EAGER_INTERVAL_S = 1.0
+_MIN_GAP_S = (
+    0.1  # between two checks somebody asked for: a worker that refuses connections is not asked for each of them
+)
+_JITTER = 0.1
+
+
+class CheckedPool(Protocol):
+    """What of a pool the checker needs."""
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The present members."""
+
+    def set_health(self, worker: Worker, is_healthy: bool) -> None:
+        """Let a worker be selected, or no longer."""
+
+    def set_models(self, worker: Worker, models: Iterable[str]) -> None:
+        """Note which models a worker serves."""
+
+    def subscribe(self, on_added: Callable[[Worker], None], on_removed: Callable[[Worker], None]) -> object:
+        """Have workers that join and leave from now on reported."""
+
+
+class Prober(Protocol):
+    """Asks a worker; `EngineClient` does."""
+
+    async def check_health(self, base_url: str, endpoint: str, timeout_s: float) -> str | None:
+        """Return None when the worker is well, else why not."""
+
+    async def fetch_models(self, base_url: str, timeout_s: float) -> list[dict[str, Any]]:
+        """Return the worker's models, or raise `EngineReplyError`."""
+
+
+OnChange = Callable[[Worker, bool, str | None], None]
+"""Told when a worker became healthy or unhealthy, and in the latter case why."""
+
+
+class HealthChecker:
+    """Keeps `is_healthy` of a pool's workers true, from `start` to `stop`.
+
+    Args:
+        pool: Whose workers to check; those that join and leave later are followed.
+        client: Asks them.
+        endpoint: The path to ask.
+        interval_s: Seconds between checks of a worker, about.
+        timeout_s: Seconds an answer may take.
+        failure_threshold: Failures in a row that make a worker unhealthy.
+        success_threshold: Successes in a row that bring it back.
+        random: Spreads the checks.
+        on_change: Called after each change.
+    """
+
+    def __init__(
+        self,
+        pool: CheckedPool,
+        client: Prober,
+        *,
+        endpoint: str = "/health",
+        interval_s: float = 60.0,
+        timeout_s: float = 5.0,
+        failure_threshold: int = 3,
+        success_threshold: int = 2,
+        random: Random,
+        on_change: OnChange | None = None,
+    ) -> None:
+        self._pool = pool
+        self._client = client
+        self._endpoint = endpoint
+        self._interval_s = interval_s
+        self._timeout_s = timeout_s
+        self._failure_threshold = failure_threshold
+        self._success_threshold = success_threshold
+        self._random = random
+        self._on_change = on_change
+        self._watches: dict[str, _Watch] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._first_round: set[_Watch] = set()
+        self._settled = asyncio.Event()
+        self._is_running = False
+
+    def start(self) -> None:
+        """Check every worker at once and go on checking."""
+        self._is_running = True
+        self._pool.subscribe(self._add, self._remove)
+        for worker in self._pool.workers:
+            self._add(worker)
+        self._first_round = set(self._watches.values())  # no task has run yet
+        self._note_settled()
+
+    async def stop(self) -> None:
+        """End all checks; returns when none is left running."""
+        self._is_running = False
+        self._watches.clear()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def settled(self) -> None:
+        """Wait until every worker that was there at `start` has been checked once, or has left."""
+        await self._settled.wait()
+
+    def check_now(self, worker: Worker) -> None:
+        """Have a worker checked at once: somebody could not reach it. Cheap, and may be called for every such event."""
+        watch = self._watches.get(worker.url)
+        if watch is not None:
+            watch.wake.set()
+
+    def _add(self, worker: Worker) -> None:
+        if self._is_running and worker.url not in self._watches:
+            watch = self._watches[worker.url] = _Watch(worker)
+            watch.task = self._keep(self._follow(watch))
+
+    def _remove(self, worker: Worker) -> None:
+        watch = self._watches.pop(worker.url, None)
+        if watch is None:
+            return
+        if watch.task is not None:
+            watch.task.cancel()
+        self._first_round.discard(watch)
+        self._note_settled()
+
+    async def _follow(self, watch: _Watch) -> None:
+        worker = watch.worker
+        while True:
+            watch.wake.clear()
+            reason = await self._client.check_health(worker.base_url, self._endpoint, self._timeout_s)
+            is_healthy = watch.judge(reason is None, self._failure_threshold, self._success_threshold)
+            if is_healthy and not watch.has_declared_models and (watch.successes == 1 or not worker.is_healthy):
+                await self._learn_models(worker)
+            if is_healthy is not worker.is_healthy:
+                self._set_health(worker, is_healthy=is_healthy, reason=reason)
+            self._first_round.discard(watch)
+            self._note_settled()
+            await asyncio.sleep(min(_MIN_GAP_S, self._interval_s))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(watch.pause_s(self._interval_s, self._random)):
+                    await watch.wake.wait()
+
+    async def _learn_models(self, worker: Worker) -> None:
+        """Note the worker's models before it is admitted. One that does not tell them is admitted without."""
+        try:
+            items = await self._client.fetch_models(worker.base_url, self._timeout_s)
+        except EngineReplyError as error:
+            log.warning("worker %s does not tell its models: %s", worker.url, error)
+            return
+        self._pool.set_models(worker, [item["id"] for item in items])
+
+    def _set_health(self, worker: Worker, *, is_healthy: bool, reason: str | None) -> None:
+        self._pool.set_health(worker, is_healthy)
+        if is_healthy:
+            log.info("worker %s is healthy", worker.url)
+        else:
+            log.warning("worker %s is unhealthy: %s", worker.url, reason)
+        if self._on_change is not None:
+            self._on_change(worker, is_healthy, reason)
+
+    def _note_settled(self) -> None:
+        if self._is_running and not self._first_round:
+            self._settled.set()
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` as a task that is referenced until it ends, and whose failure is heard of."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a worker is no longer checked, its health stays as it is", exc_info=error)
+
+
+class _Watch:
+    """What is known of one worker under watch."""
+
+    __slots__ = ("worker", "wake", "task", "failures", "successes", "was_well", "has_declared_models", "has_phase")
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.wake = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self.failures = 0  # in a row
+        self.successes = 0  # in a row
+        self.was_well = worker.is_healthy
+        self.has_declared_models = bool(worker.models)  # then the config knows better than the engine
+        self.has_phase = False
+
+    def judge(self, is_well: bool, failure_threshold: int, success_threshold: int) -> bool:
+        """Take in the result of a check and return whether the worker is healthy now."""
+        if is_well:
+            self.successes += 1
+            self.failures = 0
+            if self.worker.is_healthy or not self.was_well or self.successes >= success_threshold:
+                self.was_well = True
+                return True
+            return False
+        self.failures += 1
+        self.successes = 0
+        return self.worker.is_healthy and self.failures < failure_threshold
+
+    def pause_s(self, interval_s: float, random: Random) -> float:
+        """Return how long to wait for the next check; the cases stand at the top of this file."""
+        if not self.worker.is_healthy and (self.successes or not self.was_well):
+            return min(_EAGER_INTERVAL_S, interval_s)
+        if not self.has_phase:
+            self.has_phase = True
+            return random.random() * interval_s
+        return random.uniform(1 - _JITTER, 1 + _JITTER) * interval_s
