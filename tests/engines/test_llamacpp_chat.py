@@ -75,6 +75,22 @@ def test_text_completion_is_answered_too(client, write_prompt):
     assert answer.usage.completion_tokens <= 8
 
 
+def test_responses_are_answered_too(client, write_prompt):
+    answer = client.responses.create(model="tiny", input=write_prompt(5), max_output_tokens=8)
+
+    assert answer.status == "completed"
+    assert answer.output_text
+
+
+def test_streamed_responses_arrive_as_events(client, write_prompt):
+    with client.responses.create(model="tiny", input=write_prompt(5), max_output_tokens=8, stream=True) as stream:
+        events = [event.type for event in stream]
+
+    assert events[0] == "response.created"
+    assert "response.output_text.delta" in events
+    assert events[-1] == "response.completed"
+
+
 def test_error_of_the_engine_arrives_as_it_said_it(client, write_prompt):
     import openai
 
