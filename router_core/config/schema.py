@@ -43,7 +43,7 @@ class PluginSelection(_Section):
     """Name of an installed plugin, or `module:Class` for one that lies in `app_dir`."""
 
     options: Mapping[str, Any] = Field(default_factory=dict)  # Any: the plugin's own Config says what is allowed
-    """Options of the plugin; what there is says `router-core policies NAME`."""
+    """Options of the plugin; `router-core policies NAME` lists them."""
 
     @model_validator(mode="before")
     @classmethod

@@ -39,13 +39,16 @@ class Setting:
     source: str
 
 
-def from_file(path: Path) -> Iterator[Setting]:
-    """Yield what a YAML or TOML file sets; a key without a value (YAML's null) sets nothing, except in options.
+def from_file(path: Path) -> list[Setting]:
+    """Return what a YAML or TOML file sets; a key without a value (YAML's null) sets nothing, except in options.
 
     Raises:
         StartupError: If the file cannot be read, or is not a mapping in YAML or TOML.
     """
-    return _leaves((), _read(path), str(path))
+    try:
+        return list(_leaves((), _read(path), str(path)))
+    except RecursionError as error:
+        raise StartupError([f"{path}: is nested too deeply, or an alias stands inside its own anchor"]) from error
 
 
 def from_environment(environ: Mapping[str, str], problems: list[str]) -> Iterator[Setting]:

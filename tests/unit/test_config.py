@@ -87,6 +87,11 @@ def test_a_date_that_is_none_is_refused_in_a_sentence(write):
     assert "is not valid YAML" in problem(write("host: 2024-13-45"))
 
 
+@pytest.mark.parametrize("text", ["health: &h {endpoint: *h}", "port: " + "[" * 5000])
+def test_yaml_without_a_bottom_is_refused(write, text):
+    assert "nested too deeply" in problem(write(text))
+
+
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['true']", "!secret x"])
 def test_yaml_tags_run_nothing(write, tag):
     assert "could not determine a constructor" in problem(write(f"host: {tag}"))

@@ -1,0 +1,1 @@
+"""The commands. Composes everything; nobody imports it."""

@@ -1,0 +1,57 @@
+"""The flags of `router-core serve`, described by the settings they set; and what is said about a flag nobody knows."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+_FORMS: dict[str, dict[str, Any]] = {  # Any: what argparse takes
+    "--worker-urls": {"nargs": "+", "action": "extend", "metavar": "URL"},
+    "--policy": {"metavar": "NAME"},
+    "--policy-option": {"action": "append", "metavar": "KEY=VALUE"},
+    "--app-dir": {"metavar": "FOLDER"},
+}
+
+
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags. One that is not given leaves no trace, so that environment and file can have their say.
+
+    Values stay text: the settings judge them, all together.
+    """
+    from router_core.config import iter_fields
+
+    parser.argument_default = argparse.SUPPRESS
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings in YAML or TOML (environment: ROUTER_CORE_CONFIG)"
+    )
+    for field in iter_fields():
+        if field.flag is None:
+            continue
+        form = _FORMS.get(field.flag, {"metavar": field.path.rpartition("_")[2].upper()})
+        takes = f"{field.expects}; " if field.expects.startswith(("a whole number", "one of")) else ""
+        default = "" if field.default in (None, [], {}) else f"default: {_plain(field.default)}; "
+        text = f"{field.description.replace('`', '')} ({takes}{default}environment: {field.variable})"
+        parser.add_argument(field.flag, help=text.replace("%", "%%"), **form)
+
+
+def unknown_arguments(unknown: Iterable[str], parser: argparse.ArgumentParser) -> list[str]:
+    """Return a sentence for each argument that `parser` does not know, with the nearest flag that it does."""
+    flags = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+    unknown = list(unknown)
+    strange = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
+    if not strange:
+        return [f"{argument}: unexpected argument; see {parser.prog} --help" for argument in unknown]
+    return [f"{flag}: unknown flag; {_remedy(flag, flags, parser)}" for flag in strange]
+
+
+def _remedy(flag: str, flags: list[str], parser: argparse.ArgumentParser) -> str:
+    near = difflib.get_close_matches(flag, flags, n=1)
+    return f"did you mean {near[0]}?" if near else f"see {parser.prog} --help"
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
