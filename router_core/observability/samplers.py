@@ -86,6 +86,42 @@ def policy_sampler(pool: str, policy: ManagedPolicy, source: str) -> Sampler:
     return sample
 
 
+def traffic_sampler(
+    *,
+    connections: Callable[[], int],
+    refusals: Callable[[], Mapping[int, int]],
+    unrouted: Callable[[], Mapping[str, int]],
+    proxied_unknown: Callable[[], int],
+) -> Sampler:
+    """Return a sampler of what happens before a worker is picked.
+
+    Args:
+        connections: Clients connected now.
+        refusals: Requests refused for their form, by HTTP status.
+        unrouted: Requests no worker was picked for, by reason.
+        proxied_unknown: Requests on paths the router does not know that were given to a worker.
+    """
+
+    def sample() -> Iterator[Sample]:
+        gauge, counter = MetricKind.GAUGE, MetricKind.COUNTER
+        yield Sample("client_connections_active", gauge, "Client connections open now.", {}, connections())
+        yield Sample(
+            "proxied_unknown_requests_total",
+            counter,
+            "Requests on paths the router does not know that were given to a worker.",
+            {},
+            proxied_unknown(),
+        )
+        for status, times in refusals().items():
+            text = "Requests refused for their form: malformed, too large or too slow."
+            yield Sample("refused_requests_total", counter, text, {"status": str(status)}, times)
+        for reason, times in unrouted().items():
+            text = "Requests answered 503 because no worker was picked."
+            yield Sample("unrouted_requests_total", counter, text, {"reason": reason}, times)
+
+    return sample
+
+
 _WORKER_FIGURES: tuple[tuple[str, MetricKind, str, Callable[[Worker], float]], ...] = (
     ("worker_health", MetricKind.GAUGE, "1 while health checks pass, else 0.", lambda worker: int(worker.is_healthy)),
     ("worker_requests_active", MetricKind.GAUGE, "Requests in flight on a worker.", lambda worker: worker.load),
