@@ -6,16 +6,24 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
-import orjson
-
-from router_core.relay.exchange import Exchange, local_answer
+from router_core.relay.exchange import Exchange
 from router_core.relay.framing import ChunkedBody, FramingError, SizedBody
 from router_core.relay.head import END_OF_HEAD, BadRequestError, RequestHead
+from router_core.relay.local_answer import error_body, local_answer
 
 if TYPE_CHECKING:
     from router_core.relay.server import RelayServer
 
 _NEVER = float("inf")
+_CODES = {
+    400: "bad_request",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "payload_too_large",
+    431: "request_header_fields_too_large",
+    501: "not_implemented",
+    505: "http_version_not_supported",
+}
 _LINGER_S = 2.0
 _MAX_PIPELINED_BYTES = 262_144
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -266,15 +274,8 @@ class Downstream(asyncio.Protocol):
         """Answer a request that cannot be served and close, leaving the client time to read why."""
         self._server.refused(status)
         self._head, self._buffer, self._body = None, b"", []
-        self.write(local_answer(status, error_body(status, message), keep_alive=False))
+        self.write(local_answer(status, error_body(status, _CODES[status], message), keep_alive=False))
         self._is_lingering = True
         self.deadline = self._server.now() + _LINGER_S
         if self._transport.can_write_eof():
             self._transport.write_eof()
-
-
-def error_body(status: int, message: str) -> bytes:
-    """Return an error in OpenAI's shape."""
-    return orjson.dumps(
-        {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": f"http_{status}"}}
-    )

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from email.utils import formatdate
 from enum import Enum, auto
 from typing import Protocol
 
 from router_core.relay.framing import ChunkedBody, Framing, FramingError, SizedBody, UntilCloseBody
-from router_core.relay.head import END_OF_HEAD, REASONS, AnswerHead, BadAnswerError, RequestHead
+from router_core.relay.head import END_OF_HEAD, AnswerHead, BadAnswerError, RequestHead
+from router_core.relay.local_answer import local_answer
 
 MAX_ANSWER_HEAD_BYTES = 65536
 _TAIL_READS = 4
@@ -342,22 +342,3 @@ class Exchange:
         listener.on_end(ending)
         if begun and ending is not Ending.CLIENT_GONE:
             self._client.break_off()
-
-
-def local_answer(
-    status: int, body: bytes, headers: Iterable[tuple[str, str]] = (), *, keep_alive: bool, is_http10: bool = False
-) -> bytes:
-    """Return a whole answer of the router's own, with a JSON body."""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers).encode()
-    if not keep_alive:
-        lines += b"Connection: close\r\n"
-    elif is_http10:
-        lines += b"Connection: keep-alive\r\n"
-    return b"HTTP/1.1 %d %b\r\nDate: %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n%b" % (
-        status,
-        REASONS.get(status, b""),
-        formatdate(usegmt=True).encode(),
-        len(body),
-        lines,
-        body,
-    )
