@@ -223,18 +223,18 @@ def check_copes_with_anonymous_requests(subject: Subject) -> None:
                 raise AssertionError("a request that names no model, user, session or header was refused")
 
 
-def check_memory_stays_bounded(subject: Subject, requests: int = 50_000, slack_bytes: int = 512 * 1024) -> None:
+def check_memory_stays_bounded(subject: Subject, placements: int = 30_000, slack_bytes: int = 256 * 1024) -> None:
     """What a policy remembers stops growing: half of many distinct requests, a second apart, fill it, the rest do not.
 
     A policy with a large capacity is given a small one by `memory_options`.
 
     Args:
         subject: What is checked.
-        requests: How many placements, over all legs.
+        placements: How many, over all legs.
         slack_bytes: How much the second half may add.
     """
     maker = subject.requests()
-    half = requests // len(subject.roles) // 2
+    half = placements // len(subject.roles) // 2
     reads_prompts = bool({"text", "prefix"} & subject.needs)
     with subject.harness(options=subject.memory_options) as harness:
         tracing = tracemalloc.is_tracing()

@@ -11,7 +11,7 @@ The harness hides nothing: where the live router falls back after a policy's fau
 from __future__ import annotations
 
 import asyncio
-import inspect
+import logging
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
@@ -19,7 +19,12 @@ from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome, Rou
 from router_core.contract.worker import EngineTelemetry, Worker, WorkerRole, assign
 from router_core.fleet.ledger import Lease, Ledger
 from router_core.fleet.pool import WorkerPool
+from router_core.plugin_host.faults import FaultLimits
+from router_core.plugin_host.manager import PolicyManager
+from router_core.plugin_host.watchdog import Running, Watchdog
 from router_core.testing.builders import FakePool, make_workers
+
+_HOST_LOGGER = logging.getLogger("router_core.plugin_host")
 
 
 class PolicyFaultError(AssertionError):
@@ -92,15 +97,31 @@ class PolicyHarness:
     def __init__(self, policy: object, workers: Sequence[Worker] | int = 4, *, seed: int = 0) -> None:
         self.policy = policy
         self.pool = FakePool(seed=seed)
-        self._host = _DirectHost(policy)
+        members = make_workers(workers) if isinstance(workers, int) else tuple(workers)
+        self._manager = PolicyManager(
+            policy,
+            name=type(policy).__name__,
+            fallback="fail",
+            limits=FaultLimits(quarantine_after=0),
+            needs_pair=any(worker.role is not WorkerRole.REGULAR for worker in members),
+            watchdog=_Unwatched(),
+            clock=self.pool.now,
+        )
+        self._witness = _Witness()
+        self._seen_faults = 0
         self._fleet = WorkerPool(self.pool.name)
-        self._fleet.subscribe(self._host.worker_added, self._host.worker_removed)
+        self._fleet.subscribe(self._manager.worker_added, self._manager.worker_removed)
         self._ledger = Ledger()
         self._open: dict[int, Attempt] = {}
         self._is_stopped = False
-        _run(self._host.start(self.pool))
-        for worker in make_workers(workers) if isinstance(workers, int) else workers:
-            self.add_worker(worker)
+        _HOST_LOGGER.addHandler(self._witness)
+        try:
+            _run(self._manager.start(lambda _: self.pool))
+            for worker in members:
+                self.add_worker(worker)
+        except BaseException:
+            _HOST_LOGGER.removeHandler(self._witness)
+            raise
 
     def __enter__(self) -> PolicyHarness:
         return self
@@ -112,8 +133,11 @@ class PolicyHarness:
         """Stop the policy and then the pool's timers; a second call does nothing."""
         if not self._is_stopped:
             self._is_stopped = True
-            _run(self._host.stop())
-            self.pool.stop()
+            try:
+                _run(self._manager.stop())
+                self._raise_fault()
+            finally:
+                _HOST_LOGGER.removeHandler(self._witness)
 
     # --- the fleet ---
 
@@ -133,11 +157,14 @@ class PolicyHarness:
 
     def add_worker(self, worker: Worker) -> Worker:
         """A worker joins. An address that left with requests still running returns as the worker it was."""
-        return self._fleet.add(worker)
+        member = self._fleet.add(worker)
+        self._raise_fault()
+        return member
 
     def remove_worker(self, worker: Worker) -> None:
         """A worker leaves for good; its attempts run on."""
         self._fleet.remove(worker.url)
+        self._raise_fault()
 
     def set_health(self, worker: Worker, *, healthy: bool) -> None:
         """A worker's health changes; it stays a member."""
@@ -153,16 +180,14 @@ class PolicyHarness:
         """Let the policy place a request on one worker and reserve it; None when it finds none suitable.
 
         Raises:
-            PolicyFaultError: If it answers anything but a candidate or None.
+            PolicyFaultError: If it answers anything but a candidate or None. What it raises itself comes through.
         """
         candidates = self.candidates(role)
         if not candidates:
             return None
-        chosen = self._host.select_single(candidates, request)
-        if chosen is None:
-            return None
-        _require_candidate(chosen, candidates)
-        return self._reserve(chosen, request, request.leg)
+        chosen = self._manager.select_single(candidates, request)
+        self._raise_fault()
+        return None if chosen is None else self._reserve(chosen, request, request.leg)
 
     def select_pair(self, request: RoutingRequest) -> tuple[Attempt, Attempt] | None:
         """Let the policy place a request on a prefill and a decode worker and reserve both.
@@ -173,13 +198,10 @@ class PolicyHarness:
         prefills, decodes = self.candidates(WorkerRole.PREFILL), self.candidates(WorkerRole.DECODE)
         if not prefills or not decodes:
             return None
-        pair = self._host.select_pair(prefills, decodes, request)
+        pair = self._manager.select_pair(prefills, decodes, request)
+        self._raise_fault()
         if pair is None:
             return None
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise PolicyFaultError(f"select_pair returned {pair!r}: return (prefill, decode) or None")
-        _require_candidate(pair[0], prefills)
-        _require_candidate(pair[1], decodes)
         return self._reserve(pair[0], request, Leg.PREFILL), self._reserve(pair[1], request, Leg.DECODE)
 
     def send(self, request: RoutingRequest) -> tuple[Attempt, ...]:
@@ -216,74 +238,49 @@ class PolicyHarness:
 
     def _first_token(self, attempt: Attempt) -> None:
         attempt._lease.first_token()
-        self._host.first_token(attempt.worker, attempt.request)
+        self._manager.first_token(attempt.worker, attempt.request)
+        self._raise_fault()
 
     def _complete(self, attempt: Attempt, outcome: RequestOutcome) -> None:
         del self._open[id(attempt)]
         attempt._lease.release()
-        self._host.request_complete(attempt.worker, attempt.request, outcome)
+        self._manager.request_complete(attempt.worker, attempt.request, outcome)
+        self._raise_fault()
+
+    def _raise_fault(self) -> None:
+        """Raise what the plugin host has just borne with: the policy's own error, or what was wrong with its answer."""
+        faults = self._manager.faults
+        if not faults or (count := sum(faults.values())) == self._seen_faults:
+            return
+        self._seen_faults = count
+        error, self._witness.error = self._witness.error, None
+        raise PolicyFaultError(self._witness.sentence) if error is None else error
 
 
-class _DirectHost:
-    """Calls a policy's hooks by the parameters they name."""
+class _Unwatched(Watchdog):
+    """Watches nothing: a test that hangs is its runner's business."""
 
-    def __init__(self, policy: object) -> None:
-        self._policy = policy
+    def watch(self, plugins: Iterable[Running]) -> None:
+        """Do nothing."""
 
-    def select_single(self, workers: tuple[Worker, ...], request: RoutingRequest) -> Any:
-        return self._call("select_single", workers=workers, request=request)
+    def release(self, plugins: Iterable[Running]) -> None:
+        """Do nothing."""
 
-    def select_pair(self, prefills: tuple[Worker, ...], decodes: tuple[Worker, ...], request: RoutingRequest) -> Any:
-        if hasattr(self._policy, "select_pair"):
-            return self._call("select_pair", prefill_workers=prefills, decode_workers=decodes, request=request)
-        request.leg = Leg.PREFILL
-        prefill = self.select_single(prefills, request)
-        request.leg = Leg.DECODE
-        decode = self.select_single(decodes, request)
-        return None if prefill is None or decode is None else (prefill, decode)
 
-    def first_token(self, worker: Worker, request: RoutingRequest) -> None:
-        self._call("on_first_token", worker=worker, request=request)
+class _Witness(logging.Handler):
+    """Keeps the latest fault the plugin host logged, since the host itself goes on as if nothing had happened."""
 
-    def request_complete(self, worker: Worker, request: RoutingRequest, outcome: RequestOutcome) -> None:
-        self._call(
-            "on_request_complete",
-            worker_url=worker.url,
-            success=outcome.is_success,
-            worker=worker,
-            request=request,
-            outcome=outcome,
-        )
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.sentence = ""
+        self.error: BaseException | None = None
 
-    def worker_added(self, worker: Worker) -> None:
-        self._call("on_worker_added", worker=worker)
-
-    def worker_removed(self, worker: Worker) -> None:
-        self._call("on_worker_removed", worker=worker)
-
-    async def start(self, pool: FakePool) -> None:
-        result = self._call("on_start", pool=pool)
-        if inspect.isawaitable(result):
-            await result
-
-    async def stop(self) -> None:
-        result = self._call("on_stop")
-        if inspect.isawaitable(result):
-            await result
-
-    def _call(self, hook: str, **arguments: Any) -> Any:
-        method = getattr(self._policy, hook, None)
-        if method is None:
-            return None
-        return method(**{name: arguments[name] for name in inspect.signature(method).parameters})
+    def emit(self, record: logging.LogRecord) -> None:
+        self.sentence = record.getMessage()
+        self.error = record.exc_info[1] if record.exc_info else None
 
 
 _LEGS = {WorkerRole.REGULAR: Leg.SINGLE, WorkerRole.PREFILL: Leg.PREFILL, WorkerRole.DECODE: Leg.DECODE}
-
-
-def _require_candidate(chosen: object, candidates: Iterable[Worker]) -> None:
-    if not any(chosen is candidate for candidate in candidates):
-        raise PolicyFaultError(f"the policy chose {chosen!r}, which is none of the candidates it was given")
 
 
 def _run(coroutine: Coroutine[Any, Any, None]) -> None:
