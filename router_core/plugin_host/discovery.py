@@ -23,6 +23,7 @@ from router_core.plugin_host.faults import describe
 
 POLICY_GROUP = "router_core.policies"
 OBSERVER_GROUP = "router_core.observers"
+WRAPPER_GROUP = "router_core.wrappers"
 
 _IDENTIFIER = r"[^\W\d]\w*"
 _TARGET = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*", re.ASCII)
@@ -96,7 +97,7 @@ class _Distribution:
 
     @property
     def key(self) -> str:
-        return re.sub(r"[-_.]+", "-", self.name).lower()
+        return _dashed(self.name)
 
 
 def installed_policies(group: str = POLICY_GROUP) -> Inventory:
@@ -276,16 +277,21 @@ def _ambiguity(word: str, name: str, rivals: Iterable[_Distribution]) -> str:
 
 def _not_found(name: str, group: str, installed: set[str], damaged: Iterable[DamagedDistribution]) -> str:
     word = _word(group)
-    parts = [f"{word} {name!r} is not installed"]
+    sentence = f"{word} {name!r} is not installed"
     nearest = difflib.get_close_matches(name, sorted(installed), n=1, cutoff=0.6)
     if nearest:
-        parts.append(f"did you mean {nearest[0]!r}?")
-    parts.append(f"installed: {', '.join(sorted(installed)) or 'none'}")
-    if group == POLICY_GROUP and _INSTALLABLE.fullmatch(name):
-        parts.append(f"to add it: pip install router-policy-{name.replace('_', '-').lower()}")
-    parts.extend(f"unreadable, may have held it: {entry.path}" for entry in damaged)
-    return "; ".join(parts)
+        sentence += f"; did you mean {nearest[0]!r}?"
+    if word == "policy" and _INSTALLABLE.fullmatch(name):
+        sentence += f"{' Else' if nearest else ';'} add it with pip install router-policy-{_dashed(name)}"
+        sentence += ", the built-in ones with pip install 'router-core[policies]'"
+    sentence += f" (installed: {', '.join(sorted(installed)) or 'none'}"
+    unreadable = ", ".join(entry.path for entry in damaged)
+    return f"{sentence}; unreadable, may hold it: {unreadable})" if unreadable else f"{sentence})"
+
+
+def _dashed(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _word(group: str) -> str:
-    return "observer" if group == OBSERVER_GROUP else "policy"
+    return {OBSERVER_GROUP: "observer", WRAPPER_GROUP: "wrapper"}.get(group, "policy")
