@@ -168,12 +168,18 @@ class EngineApp:
         return response
 
     async def _run(self, text: str | tuple[str, ...], prompt_tokens: int, total: int, namespace: str = "") -> Sequence:
-        sequence = self.steps.submit(prompt_tokens, _blocks(text, namespace), total, _ignore)
+        sequence = self.steps.submit(prompt_tokens, self._blocks(text, namespace), total, _ignore)
         try:
             await sequence.done
         finally:
             self.steps.abandon(sequence)
         return sequence
+
+    def _blocks(self, text: str | tuple[str, ...], namespace: str) -> tuple[int, ...]:
+        if not self.cache.capacity_blocks:  # most of a long prompt's cost; load tests go without
+            return ()
+        prompts = (text,) if isinstance(text, str) else text
+        return tuple(block for prompt in prompts for block in block_hashes(prompt, namespace=namespace))
 
     async def _stream(self, visit: Visit, ask: Ask, reply: Reply) -> web.StreamResponse:
         """Send the head at once and each token in the step that makes it, without waking this task."""
@@ -202,7 +208,9 @@ class EngineApp:
             if position == ask.tokens - 1:
                 write(reply.closing())
 
-        sequence = self.steps.submit(reply.prompt_tokens, _blocks(ask.prompts, ask.namespace), ask.tokens, on_token)
+        sequence = self.steps.submit(
+            reply.prompt_tokens, self._blocks(ask.prompts, ask.namespace), ask.tokens, on_token
+        )
         try:
             await sequence.done
         finally:
@@ -314,12 +322,6 @@ class EngineApp:
         self._responses[response["id"]] = response
         if len(self._responses) > _KEPT_RESPONSES:
             del self._responses[next(iter(self._responses))]
-
-
-def _blocks(text: str | tuple[str, ...], namespace: str) -> tuple[int, ...]:
-    if isinstance(text, str):
-        return block_hashes(text, namespace=namespace)
-    return tuple(block for prompt in text for block in block_hashes(prompt, namespace=namespace))
 
 
 def _all_events(reply: Reply) -> bytes:

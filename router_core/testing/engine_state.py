@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,8 +12,7 @@ from multidict import CIMultiDictProxy
 
 from router_core.engine_model.timing import FAST, EngineConstants
 from router_core.testing.engine_request import DEFAULT_TOKENS, read_json
-
-WAIT_S = 10.0
+from router_core.testing.waiting import WAIT_S, Waiters
 
 
 class Fault(StrEnum):
@@ -75,7 +73,7 @@ class EngineState:
         ttft_s: Seconds from request to first token; None to compute it from `constants`.
         token_interval_s: Seconds from token to token; None to compute it from `constants`.
         constants: What the simulated GPU and model cost.
-        cache_tokens: Tokens of prefix cache; None for what `constants` say. Fixed once it has started.
+        cache_tokens: Tokens of prefix cache, 0 for none; None for what `constants` say. Read at the start.
         status: The status inference requests are answered with: 200, or an error.
         retry_after_s: The `retry-after` header of such an error.
         fault: What goes wrong with inference requests.
@@ -135,7 +133,7 @@ class EngineState:
     """Inference requests whose client went away before the end."""
     failed: int = field(default=0, init=False)
     """Inference requests that a fault, or the engine's stop, cut off."""
-    _waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = field(default_factory=list, init=False)
+    _waiters: Waiters = field(default_factory=Waiters, init=False)
 
     def __post_init__(self) -> None:
         self.requests = deque(maxlen=self.kept_requests)
@@ -166,18 +164,7 @@ class EngineState:
         Raises:
             TimeoutError: If it takes longer than `timeout_s`; the message has the counters.
         """
-        if is_reached():
-            return
-        waiter: tuple[Callable[[], bool], asyncio.Future[None]]
-        waiter = (is_reached, asyncio.get_running_loop().create_future())
-        self._waiters.append(waiter)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await waiter[1]
-        except TimeoutError as error:
-            raise TimeoutError(f"engine {self.name!r} after {timeout_s:g} s: {self.counters()}") from error
-        finally:
-            self._waiters.remove(waiter)
+        await self._waiters.wait(is_reached, timeout_s, lambda: f"engine {self.name!r}: {self.counters()}")
 
     def counters(self) -> dict[str, int]:
         """Return the counters by name."""
@@ -186,9 +173,7 @@ class EngineState:
 
     def changed(self) -> None:
         """Wake those who wait for a counter that has now arrived."""
-        for is_reached, future in self._waiters:
-            if not future.done() and is_reached():
-                future.set_result(None)
+        self._waiters.changed()
 
     def take_fault(self) -> tuple[int, Fault | None]:
         """Return the status and fault of the next inference request, and count it."""

@@ -161,22 +161,23 @@ class StepLoop:
             self._queued = None
             self._begin_next()
 
-    def _plan_step(self, base: float) -> None:
+    def _plan_step(self, since: float) -> None:
         if self._step is not None or not self._decoding:
             return
         interval = self._pace.token_interval_s
         if interval is None:
             interval = self._pace.constants.decode_step_seconds(len(self._decoding), self.context_tokens)
-        self._due = base + interval
-        self._step = asyncio.get_running_loop().call_at(self._due, self._take_step)
+        loop = asyncio.get_running_loop()
+        # A step that comes a little late shortens the next; a whole step late, and the time is lost: an engine that
+        # cannot keep up is slow, it does not burst.
+        self._due = max(since + interval, loop.time())
+        self._step = loop.call_at(self._due, self._take_step)
 
     def _take_step(self) -> None:
         self._step = None
         for sequence in tuple(self._decoding):
             self._emit(sequence)
-        # A late step is not made up for: an engine that cannot keep up is slow, it does not burst.
-        interval_start = max(self._due, asyncio.get_running_loop().time() - 0.001)
-        self._plan_step(interval_start)
+        self._plan_step(self._due)
         self._begin_next()
 
     def _emit(self, sequence: Sequence) -> None:

@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-WAIT_S = 10.0
+from router_core.testing.waiting import WAIT_S, Waiters
+
 _PIECE = 65536
 
 
@@ -109,7 +110,7 @@ class ScriptedServer:
         self._port = port
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Condition()
+        self._waiters = Waiters()
 
     @property
     def url(self) -> str:
@@ -152,14 +153,15 @@ class ScriptedServer:
         if self._server is not None:
             await self._server.wait_closed()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(len(self.connections))
         self.connections.append(connection)
-        await self._notify()
+        self._waiters.changed()
         try:
             for action in self._script_of(connection.index):
                 if await self._play(action, connection, reader, writer):
@@ -170,7 +172,7 @@ class ScriptedServer:
         finally:
             writer.close()
             connection.is_open = False
-            await asyncio.shield(self._notify())
+            self._waiters.changed()
 
     async def _play(
         self, action: Action, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -179,7 +181,7 @@ class ScriptedServer:
         match action:
             case Read():
                 connection.requests.append(await _read_request(connection, reader))
-                await self._notify()
+                self._waiters.changed()
             case ReadBytes(count):
                 connection.received += await reader.readexactly(count)
             case Send(data, piece, interval_s):
@@ -204,16 +206,8 @@ class ScriptedServer:
                 return True
         return False
 
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
     async def _wait(self, is_reached: Callable[[], bool], what: str, timeout_s: float) -> None:
-        try:
-            async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(is_reached)
-        except TimeoutError as error:
-            raise TimeoutError(f"no {what} within {timeout_s:g} s: {self.connections}") from error
+        await self._waiters.wait(is_reached, timeout_s, lambda: f"not yet {what}: {self.connections}")
 
 
 def answer(body: bytes = b"{}", *, status: int = 200, headers: str = "content-type: application/json\r\n") -> Send:
