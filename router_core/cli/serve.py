@@ -1,0 +1,258 @@
+"""The router, put together: the only place where every part meets every other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import random
+import signal
+import time
+from collections.abc import Callable
+
+import uvloop
+from aiohttp import web
+
+from router_core.cli.plugins import build_manager
+from router_core.config import RouterConfig
+from router_core.contract.errors import StartupError
+from router_core.contract.worker import Worker
+from router_core.control.app import create_control_app
+from router_core.control.metrics import metrics_app
+from router_core.fleet.engine_client import EngineClient
+from router_core.fleet.health import HealthChecker
+from router_core.fleet.pool import WorkerPool
+from router_core.observability.logs import configure_logging
+from router_core.observability.registry import MetricsRegistry
+from router_core.observability.samplers import policy_sampler, traffic_sampler, worker_sampler
+from router_core.plugin_host.context import LivePoolContext
+from router_core.relay.control_origin import ControlOrigin
+from router_core.relay.exchange import Destination, Exchange
+from router_core.relay.server import DownstreamLimits, RelayServer
+from router_core.relay.upstream import UpstreamLimits
+from router_core.traffic.dispatcher import Dispatcher
+from router_core.traffic.routes import INFERENCE_PATHS, Routes
+
+_log = logging.getLogger(__name__)
+_POOL = "default"
+
+
+class RouterServer:
+    """A whole router in one event loop.
+
+    Attributes:
+        config: The settings it runs with.
+        pool: Its workers.
+        policy: Its policy and observers.
+    """
+
+    def __init__(self, config: RouterConfig) -> None:
+        """Load and check everything; nothing is opened yet.
+
+        Raises:
+            StartupError: With one sentence for each problem.
+        """
+        self.config = config
+        self.policy = build_manager(config)
+        self.pool = WorkerPool(_POOL)
+        self.registry = MetricsRegistry()
+        self._started = contextlib.AsyncExitStack()
+        self._address = ("", 0)
+        self._metrics_address: tuple[str, int] | None = None
+        self._relay: RelayServer
+
+    @property
+    def url(self) -> str:
+        """Where the router listens."""
+        return _url(*self._address)
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus scrapes."""
+        return f"{_url(*(self._metrics_address or self._address))}/metrics"
+
+    async def start(self) -> None:
+        """Start the plugins, the health checks and the listeners.
+
+        Raises:
+            StartupError: If a plugin does not start or an address cannot be had; whatever had begun is stopped.
+        """
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                await self._start(stack)
+                self._started = stack.pop_all()
+        except OSError as error:
+            raise StartupError([_cannot_listen(self.config, error)]) from error
+
+    async def stop(self) -> None:
+        """Finish running requests within the grace period and stop everything; policies' `on_stop` run."""
+        await self._started.aclose()
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        config, loop = self.config, asyncio.get_running_loop()
+        client = await stack.enter_async_context(EngineClient())
+        health = HealthChecker(
+            self.pool,
+            client,
+            endpoint=config.health.endpoint,
+            interval_s=config.health.interval_s,
+            timeout_s=config.health.timeout_s,
+            failure_threshold=config.health.failure_threshold,
+            success_threshold=config.health.success_threshold,
+            random=random.Random(),  # noqa: S311  # spreads checks in time
+        )
+        await self.policy.start(self._make_context(loop))
+        stack.push_async_callback(self.policy.stop)
+        self.pool.subscribe(self.policy.worker_added, self.policy.worker_removed)
+        for url in config.worker_urls:
+            self.pool.add(Worker(url, is_healthy=False))
+
+        relay = self._relay = RelayServer(
+            _not_ready, limits=_downstream_limits(config), upstream_limits=_upstream_limits(config), loop=loop
+        )
+        self.pool.subscribe(on_removed=lambda worker: relay.forget_origin(worker.base_url))
+        dispatcher = Dispatcher(
+            self.pool, self.policy, origin=relay.origin, now=time.monotonic, on_connect_failed=health.check_now
+        )
+        app = create_control_app(
+            [self.pool],
+            fetch_models=client.fetch_models,
+            render_metrics=self.registry.render,
+            is_draining=lambda: relay.is_draining,
+            policies={_POOL: self.policy},
+            inference_paths=[path.decode() for path in sorted(INFERENCE_PATHS)],
+        )
+        routes = Routes(
+            dispatcher,
+            await self._control(stack, app),
+            origin=relay.origin,
+            is_control_path=_is_path_of(app),
+            proxy_unknown_paths=config.proxy_unknown_paths,
+        )
+        relay.handle = routes.handle
+        self.registry.add_sampler(worker_sampler(_POOL, lambda: self.pool.workers))
+        self.registry.add_sampler(policy_sampler(_POOL, self.policy, self.policy.source))
+        self.registry.add_sampler(
+            traffic_sampler(
+                connections=lambda: len(relay.connections),
+                refusals=lambda: relay.refusals,
+                unrouted=lambda: dispatcher.unrouted,
+                proxied_unknown=lambda: routes.proxied_unknown,
+            )
+        )
+        if config.prometheus_port is not None:
+            self._metrics_address = await self._listen_for_metrics(stack, config.prometheus_port)
+        self._address = await relay.start(config.host, config.port)
+        stack.push_async_callback(relay.stop, config.limits.shutdown_grace_s)
+        health.start()
+        stack.push_async_callback(health.stop)
+
+    def _make_context(self, loop: asyncio.AbstractEventLoop) -> Callable[[str], LivePoolContext]:
+        seed = self.config.policy.seed
+
+        def make(plugin: str) -> LivePoolContext:
+            return LivePoolContext(_POOL, plugin=plugin, seed=seed, scheduler=loop, sink=self.registry)
+
+        return make
+
+    @staticmethod
+    async def _control(stack: contextlib.AsyncExitStack, app: web.Application) -> Destination:
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        assert runner.server is not None  # noqa: S101  # set by setup()
+        return ControlOrigin(runner.server)
+
+    async def _listen_for_metrics(self, stack: contextlib.AsyncExitStack, port: int) -> tuple[str, int]:
+        runner = web.AppRunner(metrics_app(self.registry.render), access_log=None)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, self.config.prometheus_host or self.config.host, port)
+        await site.start()
+        address = runner.addresses[0]
+        return address[0], address[1]
+
+
+def _not_ready(exchange: Exchange) -> None:
+    raise RuntimeError(f"{exchange.head.path!r} was asked for before the routes were set")
+
+
+def run_server(config: RouterConfig) -> int:
+    """Run a router until SIGTERM or SIGINT and return the exit code.
+
+    Raises:
+        StartupError: If it cannot start.
+    """
+    if not config.worker_urls:
+        raise StartupError(
+            ["worker_urls: no worker is named; give --worker-urls http://HOST:PORT ... or worker_urls in the config"]
+        )
+    configure_logging(config.log_level)
+    server = RouterServer(config)
+    uvloop.run(_serve(server))
+    return 0
+
+
+async def _serve(server: RouterServer) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    await server.start()
+    _calm_garbage_collector()
+    workers = len(server.config.worker_urls)
+    _log.info(
+        "listening on %s, policy %s (%s), %d worker%s, metrics at %s",
+        server.url,
+        server.policy.name,
+        server.policy.source,
+        workers,
+        "" if workers == 1 else "s",
+        server.metrics_url,
+    )
+    await stop.wait()
+    _log.info("stopping: running requests have %g s to finish", server.config.limits.shutdown_grace_s)
+    await server.stop()
+
+
+def _calm_garbage_collector() -> None:
+    """Keep what was made at startup out of collections, and collect seldom: a request leaves no cycles behind."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+def _downstream_limits(config: RouterConfig) -> DownstreamLimits:
+    limits = config.limits
+    return DownstreamLimits(
+        max_head_bytes=limits.max_head_bytes,
+        max_body_bytes=limits.max_body_bytes,
+        head_timeout_s=limits.head_timeout_s,
+        body_timeout_s=limits.body_timeout_s,
+        keep_alive_timeout_s=limits.keep_alive_timeout_s,
+        request_timeout_s=limits.request_timeout_s,
+    )
+
+
+def _upstream_limits(config: RouterConfig) -> UpstreamLimits:
+    limits = config.limits
+    return UpstreamLimits(connect_timeout_s=limits.connect_timeout_s, idle_timeout_s=limits.upstream_idle_timeout_s)
+
+
+def _is_path_of(app: web.Application) -> Callable[[bytes], bool]:
+    """Return whether a path belongs to the control plane, its own by name and what lies below `/v1/models/`."""
+    names = [resource.canonical.encode() for resource in app.router.resources()]
+    exact = frozenset(name for name in names if b"{" not in name)
+    below = tuple(name.partition(b"{")[0] for name in names if b"{" in name)
+    return lambda path: path in exact or path.startswith(below)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _cannot_listen(config: RouterConfig, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    ports = f"port {config.port}" + (f" or {config.prometheus_port}" if config.prometheus_port is not None else "")
+    return f"host, port: cannot listen on {config.host}, {ports}: {reason}; choose another with --port or --host"
