@@ -40,8 +40,9 @@ class Site:
 @pytest.fixture
 def site(tmp_path, monkeypatch):
     known = set(sys.modules)
-    monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), str(PLUGINS), *sys.path])
     (tmp_path / "site").mkdir()
+    monkeypatch.syspath_prepend(str(PLUGINS))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
     yield Site(tmp_path / "site")
     for name in set(sys.modules) - known:
         if name.startswith(("bad_", "good_")):

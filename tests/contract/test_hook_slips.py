@@ -15,7 +15,8 @@ PLUGINS = Path(__file__).parents[1] / "plugins"
 
 SLIPS = {
     "bad_async_select:AsyncSelect": [
-        "AsyncSelect.select_single is async, but nobody awaits it; make it a plain def (on_start and on_stop may be async)"
+        "AsyncSelect.select_single is async, but nobody awaits it; "
+        "make it a plain def (on_start and on_stop may be async)"
     ],
     "bad_generator:Generator": [
         "Generator.on_start is an async generator, whose body never runs; make it a plain def without yield",
@@ -52,7 +53,8 @@ SLIPS = {
     ],
     "bad_star_arguments:StarArguments": [
         "StarArguments.select_single: *args never receives anything; name the parameters you use of workers, request",
-        "StarArguments.select_single: **kwargs never receives anything; name the parameters you use of workers, request",
+        "StarArguments.select_single: **kwargs never receives anything; "
+        "name the parameters you use of workers, request",
     ],
     "bad_no_self:NoSelf": [
         "NoSelf.select_single does not take self; write def select_single(self, workers, request)",
@@ -127,7 +129,7 @@ def test_only_pair_is_fine_in_a_pool_of_pairs():
 
 def test_all_slips_of_a_class_come_together():
     class Everything:
-        needs = {"text"}
+        needs = ("text",)
         Config = int
 
         def select_single(self, worker=None):
@@ -143,7 +145,7 @@ def test_all_slips_of_a_class_come_together():
         "Everything.select_single has the name of a hook but no @hookimpl, so it is never called; "
         "put @hookimpl above it",
         "Everything.select_single: unknown parameter 'worker'; did you mean 'workers'?",
-        "Everything.needs is a set; write a frozenset, such as needs = frozenset({'prefix'})",
+        "Everything.needs is a tuple; write a frozenset, such as needs = frozenset({'prefix'})",
         "Everything.Config is not a PolicyConfig; write class Config(PolicyConfig)",
     ]
 
