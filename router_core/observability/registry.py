@@ -116,14 +116,10 @@ class MetricsRegistry(MetricSink, Collector):
 
     # --- exposing ---
 
-    def render(self) -> tuple[bytes, str]:
-        """Return all metrics in Prometheus' text format, and the content type of that."""
-        return generate_latest(self), CONTENT_TYPE_PLAIN_0_0_4
+    async def render(self) -> tuple[bytes, str]:
+        """Return all metrics in Prometheus' text format, and the content type of that.
 
-    async def render_in_steps(self) -> tuple[bytes, str]:
-        """Return what `render` does, letting others run after each metric.
-
-        A thousand series take five milliseconds, and requests must not wait for all of them at once.
+        Others run after each metric: a thousand series take five milliseconds, and requests must not wait for all.
         """
         parts = []
         for metric in self.collect():

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import shutil
 import subprocess
 
 import pytest
+from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from router_core.observability.families import TTFT_BUCKETS, MetricKind
 from router_core.observability.registry import MetricsRegistry, Sample
 
 
+def exposition(registry: MetricsRegistry) -> str:
+    return generate_latest(registry).decode()
+
+
 def figures(registry: MetricsRegistry) -> dict[str, float]:
     """The exposition, as Prometheus itself reads it: `name{label="value"}` -> value."""
     found = {}
-    for family in text_string_to_metric_families(registry.render()[0].decode()):
+    for family in text_string_to_metric_families(exposition(registry)):
         for sample in family.samples:
             labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
             key = sample.name + (f"{{{labels}}}" if labels else "")
@@ -108,7 +114,7 @@ def test_a_name_with_nothing_in_it_is_refused(name: object, caplog: pytest.LogCa
 def test_a_label_prometheus_does_not_allow_is_refused(labels: dict[str, str]) -> None:
     registry = MetricsRegistry()
     registry.observe("wait_seconds", 1, labels)
-    assert "router_core_wait_seconds_count" not in registry.render()[0].decode()
+    assert "router_core_wait_seconds_count" not in exposition(registry)
     assert dropped(registry, "", "invalid_label") == 1
 
 
@@ -220,7 +226,7 @@ def test_help_says_what_our_own_metrics_mean_and_who_reports_others() -> None:
     registry = MetricsRegistry()
     registry.count("hits_total", 1, {"pool": "default", "plugin": "cache_aware"})
     registry.count("requests_total", 1, {"pool": "default", "plugin": "metrics"})
-    text = registry.render()[0].decode()
+    text = exposition(registry)
     assert "# HELP router_core_hits_total Reported by plugin cache_aware." in text
     assert "# HELP router_core_requests_total Attempts that ended, by worker, outcome and leg." in text
 
@@ -303,19 +309,30 @@ def full_registry() -> MetricsRegistry:
     return registry
 
 
-async def test_rendering_in_steps_gives_the_same_exposition() -> None:
+async def test_rendering_in_steps_gives_the_whole_exposition() -> None:
     registry = full_registry()
-    assert await registry.render_in_steps() == registry.render()
-
-
-def test_an_empty_registry_renders() -> None:
-    body, content_type = MetricsRegistry().render()
-    assert b"# TYPE router_core_metrics_dropped_total counter" in body
+    body, content_type = await registry.render()
+    assert body.decode() == exposition(registry)
     assert content_type.startswith("text/plain; version=0.0.4")
+
+
+async def test_an_empty_registry_renders() -> None:
+    body, _ = await MetricsRegistry().render()
+    assert b"# TYPE router_core_metrics_dropped_total counter" in body
+
+
+async def test_a_metric_that_is_new_while_others_are_rendered_does_no_harm() -> None:
+    registry = full_registry()
+    rendering = asyncio.ensure_future(registry.render())
+    await asyncio.sleep(0)
+    registry.count("late_total", 1, {})
+    registry.forget({"worker": "http://a:1"})
+    body, _ = await rendering
+    assert b"router_core_tree_size 12.0" in body
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on PATH")
 def test_promtool_finds_nothing_to_complain_about() -> None:
-    body, _ = full_registry().render()
+    body = exposition(full_registry()).encode()
     result = subprocess.run(["promtool", "check", "metrics"], input=body, capture_output=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

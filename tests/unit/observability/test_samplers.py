@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from prometheus_client.exposition import generate_latest
+
 from router_core.contract.worker import Worker
 from router_core.observability.registry import MetricsRegistry
 from router_core.observability.samplers import policy_sampler, worker_sampler
@@ -18,7 +20,7 @@ class FakePolicy:
 
 
 def lines(registry: MetricsRegistry) -> set[str]:
-    return {line for line in registry.render()[0].decode().splitlines() if not line.startswith("#")}
+    return {line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")}
 
 
 def test_a_worker_that_left_is_not_in_the_next_scrape() -> None:

@@ -1,0 +1,1 @@
+"""Everything over HTTP that is not an inference request: probes, models, metrics."""

@@ -1,0 +1,50 @@
+"""The application that answers whatever is not an inference request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from aiohttp import web
+
+from router_core.control.errors import json_app
+from router_core.control.health import HealthHandlers, PolicyStatus, ProbedPool
+from router_core.control.metrics import RenderMetrics, metrics_handler
+from router_core.control.models import FetchModels, ModelCatalog, ModelHandlers
+
+
+def create_control_app(
+    pools: Sequence[ProbedPool],
+    *,
+    fetch_models: FetchModels,
+    render_metrics: RenderMetrics,
+    is_draining: Callable[[], bool],
+    policies: Mapping[str, PolicyStatus] | None = None,
+    inference_paths: Iterable[str] = (),
+) -> web.Application:
+    """Return the application.
+
+    Args:
+        pools: All pools; their workers are read anew for each answer.
+        fetch_models: Asks one worker for its models.
+        render_metrics: Returns the exposition and its content type.
+        is_draining: Tells whether the router is on its way out.
+        policies: The policy of each pool, by the pool's name.
+        inference_paths: Paths whose POST is served elsewhere: any other method is answered 405 here.
+    """
+    health = HealthHandlers(pools, policies or {}, is_draining)
+    models = ModelHandlers(ModelCatalog(pools, fetch_models))
+    app = json_app()
+    app.router.add_get("/health", health.liveness)
+    app.router.add_get("/liveness", health.liveness)
+    app.router.add_get("/readiness", health.readiness)
+    app.router.add_get("/v1/models", models.list_models)
+    app.router.add_get("/v1/models/{id:.+}", models.get_model)
+    app.router.add_get("/metrics", metrics_handler(render_metrics))
+    for path in inference_paths:
+        app.router.add_post(path, _served_elsewhere)
+    return app
+
+
+async def _served_elsewhere(request: web.Request) -> web.StreamResponse:  # noqa: ARG001  # a handler takes the request
+    """Stand in for the relay, so that aiohttp knows which method the path takes."""
+    raise web.HTTPNotFound

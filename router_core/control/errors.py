@@ -1,0 +1,62 @@
+"""What a client is told when something is wrong, in the shape OpenAI's clients read.
+
+{"error": {"message": ..., "type": ..., "param": null, "code": ...}}
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import hdrs, web
+
+from router_core.relay.local_answer import error_body
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def error_response(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return an error answer.
+
+    Args:
+        status: The HTTP status.
+        code: A fixed word for programs, such as `model_not_found`.
+        message: One sentence for people.
+        headers: Headers beside the usual ones.
+    """
+    body = error_body(status, code, message)
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+
+def json_app() -> web.Application:
+    """Return an application without routes whose errors are JSON."""
+    app = web.Application(middlewares=[errors_as_json])
+    app.on_response_prepare.append(_hide_server)
+    return app
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give every error a JSON body, and an unforeseen one no details: those are for the log."""
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return error_response(404, "not_found", f"There is nothing at {request.path}.")
+    except web.HTTPMethodNotAllowed as error:
+        allowed = error.headers["Allow"]
+        message = f"{request.path} does not take {request.method}; use {allowed}."
+        return error_response(405, "method_not_allowed", message, {"Allow": allowed})
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return error_response(error.status, "bad_request" if error.status < 500 else "internal_error", error.reason)
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return error_response(500, "internal_error", "The router failed to answer; its log says why.")
+
+
+async def _hide_server(request: web.Request, response: web.StreamResponse) -> None:  # noqa: ARG001
+    """Leave out the header by which aiohttp tells everybody its own and Python's version."""
+    response.headers.popall(hdrs.SERVER, None)

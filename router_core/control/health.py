@@ -1,0 +1,122 @@
+"""Probes: is the router alive, and can it serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import orjson
+from aiohttp import web
+
+from router_core.contract.worker import Worker, WorkerRole
+
+
+class ProbedPool(Protocol):
+    """What of a pool the control plane reads."""
+
+    @property
+    def name(self) -> str:
+        """The pool's name, as in the config."""
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The present members."""
+
+
+class PolicyStatus(Protocol):
+    """What a policy's manager tells of it."""
+
+    @property
+    def name(self) -> str:
+        """The policy's name, as in the config."""
+
+    @property
+    def faults(self) -> Mapping[tuple[str, str], int]:
+        """(plugin, kind of fault) -> times."""
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether the fallback decides in its stead."""
+
+
+class HealthHandlers:
+    """Answers `/liveness`, `/health` and `/readiness`.
+
+    Liveness says only that this process answers: a supervisor that restarts the router because its workers are down
+    makes nothing better. Readiness says whether a request would find a worker.
+
+    Args:
+        pools: All pools.
+        policies: The policy of each pool, by the pool's name.
+        is_draining: Tells whether the router is on its way out.
+    """
+
+    def __init__(
+        self, pools: Sequence[ProbedPool], policies: Mapping[str, PolicyStatus], is_draining: Callable[[], bool]
+    ) -> None:
+        self._pools = pools
+        self._policies = policies
+        self._is_draining = is_draining
+
+    async def liveness(self, request: web.Request) -> web.Response:
+        """Answer 200, always; with `?verbose`, tell of workers and policies."""
+        if "verbose" not in request.query:
+            return web.Response(text="OK")
+        pools = [_pool_facts(pool, self._policies.get(pool.name)) for pool in self._pools]
+        return json_response({"status": "ok", "is_draining": self._is_draining(), "pools": pools})
+
+    async def readiness(self, request: web.Request) -> web.Response:  # noqa: ARG002  # a handler takes the request
+        """Answer 200 once one of the pools can serve a request, 503 before that and while draining."""
+        missing = [_what_is_missing(pool.workers) for pool in self._pools]
+        if self._is_draining():
+            return _not_ready("draining")
+        if None not in missing:
+            return _not_ready("; ".join(dict.fromkeys(map(str, missing))))
+        workers = [worker for pool in self._pools for worker in pool.workers]
+        healthy = sum(worker.is_healthy for worker in workers)
+        return json_response({"status": "ready", "healthy_workers": healthy, "total_workers": len(workers)})
+
+
+def json_response(facts: object, *, status: int = 200) -> web.Response:
+    """Return facts as a JSON answer."""
+    return web.Response(status=status, body=orjson.dumps(facts), content_type="application/json")
+
+
+def _not_ready(reason: str) -> web.Response:
+    return json_response({"status": "not ready", "reason": reason}, status=503)
+
+
+def _what_is_missing(workers: Sequence[Worker]) -> str | None:
+    """Return None when a request would find a worker, else what is missing."""
+    if not workers:
+        return "no workers"
+    healthy = {worker.role for worker in workers if worker.is_healthy}
+    if WorkerRole.REGULAR in healthy or healthy >= {WorkerRole.PREFILL, WorkerRole.DECODE}:
+        return None
+    if not healthy:
+        return "no healthy workers"
+    missing = WorkerRole.DECODE if WorkerRole.PREFILL in healthy else WorkerRole.PREFILL
+    return f"no healthy {missing} workers"
+
+
+def _pool_facts(pool: ProbedPool, policy: PolicyStatus | None) -> dict[str, object]:
+    return {
+        "name": pool.name,
+        "policy": None if policy is None else _policy_facts(policy),
+        "workers": [_worker_facts(worker) for worker in pool.workers],
+    }
+
+
+def _policy_facts(policy: PolicyStatus) -> dict[str, object]:
+    faults = [{"plugin": plugin, "kind": kind, "count": count} for (plugin, kind), count in policy.faults.items()]
+    return {"name": policy.name, "is_quarantined": policy.is_quarantined, "faults": faults}
+
+
+def _worker_facts(worker: Worker) -> dict[str, object]:
+    return {
+        "url": worker.url,
+        "role": worker.role,
+        "is_healthy": worker.is_healthy,
+        "load": worker.load,
+        "models": sorted(worker.models),
+    }
