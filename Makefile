@@ -1,0 +1,53 @@
+# Needs make and Python 3.11 or later with venv and pip. Everything else goes into .venv.
+
+PYTHON ?= python3
+PORT ?= 30000
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+
+.PHONY: help install run test lint bench wheels clean
+
+help:  ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+install: $(STAMP)  ## Make .venv with the router, all policies of this repository and the tools
+
+run: $(STAMP)  ## Start three simulated engines and a router before them (PORT=30000)
+	@exec $(BIN)/router-core demo --port $(PORT)
+
+test: $(STAMP)  ## Run all tests but those with real engines and under load
+	$(BIN)/python -m pytest -q -m "not engines and not load"
+
+lint: $(STAMP)  ## Check style, types and the layering
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench:  ## Say how the benchmarks are run
+	@echo 'make install, then: .venv/bin/python -m pytest -q -m load tests/bench'
+
+wheels: $(STAMP)  ## Build a wheel of the router and of each policy into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist . $(PLUGINS:%=./%)
+	@ls dist/*.whl
+
+clean:  ## Remove .venv and all that was built or cached
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One pip command names the router and all policies: a policy alone would look for router-core on an index.
+$(STAMP): $(PROJECTS) Makefile
+	@python=; for candidate in $(PYTHON) python3.14 python3.13 python3.12 python3.11; do \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo 'Python 3.11 or later is missing: install it, or name it: make PYTHON=/path/to/python3' >&2; exit 1; fi; \
+	if ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "$$python has no venv: install it (Debian, Ubuntu: apt-get install python3-venv) and try again" >&2; exit 1; fi; \
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $$python -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[testing]' $(PLUGINS:%=--editable %)
+	@touch $(STAMP)
