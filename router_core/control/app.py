@@ -32,8 +32,14 @@ def create_control_app(
         inference_paths: Paths whose POST is served elsewhere: any other method is answered 405 here.
     """
     health = HealthHandlers(pools, policies or {}, is_draining)
-    models = ModelHandlers(ModelCatalog(pools, fetch_models))
+    catalog = ModelCatalog(pools, fetch_models)
+    models = ModelHandlers(catalog)
     app = json_app()
+
+    async def close(app: web.Application) -> None:  # noqa: ARG001  # aiohttp hands it to every clean-up
+        await catalog.close()
+
+    app.on_cleanup.append(close)
     app.router.add_get("/health", health.liveness)
     app.router.add_get("/liveness", health.liveness)
     app.router.add_get("/readiness", health.readiness)

@@ -49,6 +49,12 @@ class ModelCatalog:
             self._asked = addresses
         return await asyncio.shield(answer)
 
+    async def close(self) -> None:
+        """End what is being asked; whoever waits for it is gone or going."""
+        if self._answer is not None:
+            self._answer.cancel()
+            await asyncio.wait([self._answer])
+
     async def _ask(self, addresses: tuple[str, ...]) -> tuple[Model, ...]:
         found: dict[str, Model] = {}
         for models in await asyncio.gather(*map(self._ask_one, addresses)):

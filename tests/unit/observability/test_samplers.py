@@ -7,7 +7,7 @@ from prometheus_client.exposition import generate_latest
 
 from router_core.contract.worker import Worker
 from router_core.observability.registry import MetricsRegistry
-from router_core.observability.samplers import policy_sampler, worker_sampler
+from router_core.observability.samplers import policy_sampler, traffic_sampler, worker_sampler
 
 
 @dataclass(frozen=True)
@@ -62,4 +62,24 @@ def test_a_policys_decisions_have_count_and_time() -> None:
     assert {
         'router_core_policy_decision_seconds_count{policy="cache_aware",pool="default"} 200.0',
         'router_core_policy_decision_seconds_sum{policy="cache_aware",pool="default"} 0.5',
+    } <= lines(registry)
+
+
+def test_what_happens_before_a_worker_is_picked_shows() -> None:
+    registry = MetricsRegistry()
+    unrouted: dict[str, int] = {}
+    registry.add_sampler(
+        traffic_sampler(
+            connections=lambda: 12,
+            refusals=lambda: {413: 2},
+            unrouted=lambda: unrouted,
+            proxied_unknown=lambda: 0,
+        )
+    )
+    assert not any("unrouted" in line for line in lines(registry))
+    unrouted["no_available_workers"] = 4
+    assert {
+        "router_core_client_connections_active 12.0",
+        'router_core_refused_requests_total{status="413"} 2.0',
+        'router_core_unrouted_requests_total{reason="no_available_workers"} 4.0',
     } <= lines(registry)
