@@ -35,10 +35,7 @@ def find_slips(cls: type, *, kind: PluginKind, needs_pair: bool = False) -> list
         kind: What it is used as.
         needs_pair: Whether the pool places prefill/decode pairs, where `select_pair` alone is enough.
     """
-    methods = list(_hook_methods(cls))
-    slips = [slip for method in methods for slip in _method_slips(cls, method, kind)]
-    if kind == "policy":
-        slips.extend(_select_slips(cls, methods, needs_pair=needs_pair))
+    slips = find_hook_slips(cls, kind=kind, needs_pair=needs_pair)
     needs = inspect.getattr_static(cls, "needs", frozenset())
     if not hasattr(needs, "__get__"):  # a property or slot is looked at once there is an instance
         slips.extend(find_needs_slips(cls, needs))
@@ -47,11 +44,20 @@ def find_slips(cls: type, *, kind: PluginKind, needs_pair: bool = False) -> list
 
 
 def check_plugin(plugin: object, kind: PluginKind, label: str, *, needs_pair: bool = False) -> list[str]:
-    """Return every slip of an instance, each with `label` in front: its class's, and its own `needs`."""
+    """Return every slip of an instance, each with `label` in front. How it was built is its builder's business."""
     cls = type(plugin)
-    slips = find_slips(cls, kind=kind, needs_pair=needs_pair)
-    slips += [slip for slip in find_needs_slips(cls, getattr(plugin, "needs", frozenset())) if slip not in slips]
+    slips = find_hook_slips(cls, kind=kind, needs_pair=needs_pair)
+    slips.extend(find_needs_slips(cls, getattr(plugin, "needs", frozenset())))
     return [f"{label}: {slip}" for slip in slips]
+
+
+def find_hook_slips(cls: type, *, kind: PluginKind, needs_pair: bool = False) -> list[str]:
+    """Return the slips in a plugin's hooks; parameters as in `find_slips`."""
+    methods = list(_hook_methods(cls))
+    slips = [slip for method in methods for slip in _method_slips(cls, method, kind)]
+    if kind == "policy":
+        slips.extend(_select_slips(cls, methods, needs_pair=needs_pair))
+    return slips
 
 
 def find_needs_slips(cls: type, needs: object) -> list[str]:
