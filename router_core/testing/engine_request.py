@@ -128,7 +128,7 @@ def answer_tokens(prompt: str, count: int, copy: int = 0) -> list[str]:
         copy: Which of several choices for the same prompt; each says something else.
     """
     seed = xxh3_64_intdigest(prompt.encode("utf-8", "surrogatepass"), copy)
-    last_words = prompt[-200:].split()[-_ECHOED_WORDS:]
+    last_words = prompt[-200:].rpartition("|>\n")[2].split()[-_ECHOED_WORDS:]
     tokens = ["You", " said:", *(" " + word for word in last_words), f" [{seed:016x}]"][:count]
     for position in range(len(tokens), count):
         tokens.append(" " + _WORDS[xxh3_64_intdigest(position.to_bytes(4, "little"), seed) % len(_WORDS)])
@@ -164,11 +164,11 @@ def flatten_content(content: Any) -> str:
 def _conversation(messages: Any, name: str, *, system: Any = None) -> str:
     if not isinstance(messages, list) or not messages:
         raise BadRequestError(f"{name} is missing or empty")
-    parts = [f"<|system|>{flatten_content(system)}\n"] if system else []
+    parts = [f"<|system|>\n{flatten_content(system)}\n"] if system else []
     for message in messages:
         if not isinstance(message, dict):
             raise BadRequestError(f"{name} holds something that is not an object")
-        parts.append(f"<|{message.get('role', '')}|>{flatten_content(message.get('content'))}\n")
+        parts.append(f"<|{message.get('role', '')}|>\n{flatten_content(message.get('content'))}\n")
     return "".join(parts)
 
 

@@ -18,11 +18,11 @@ def test_the_answer_is_fixed_by_the_prompt_and_longer_ones_continue_it():
         ("/v1/completions", {"prompt": [1, 2]}, ("1 2",)),
         ("/v1/completions", {"prompt": [[1, 2], [3]]}, ("1 2", "3")),
         ("/generate", {"input_ids": [5]}, ("5",)),
-        ("/v1/responses", {"instructions": "be brief", "input": "hi"}, ("<|system|>be brief\n<|user|>hi\n",)),
+        ("/v1/responses", {"instructions": "be brief", "input": "hi"}, ("<|system|>\nbe brief\n<|user|>\nhi\n",)),
         (
             "/v1/chat/completions",
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]}]},
-            ("<|user|>a\n",),
+            ("<|user|>\na\n",),
         ),
     ],
 )
@@ -49,3 +49,8 @@ def test_expected_text_guesses_the_api_from_the_body():
     assert expected_text({"prompt": "x"}) == expected_text({"prompt": "x"}, path="/v1/completions")
     assert expected_text({"input": "x"}) == expected_text({"input": "x"}, path="/v1/responses")
     assert expected_text({"prompt": "x"}, tokens=3) == "".join(answer_tokens("x", 3))
+
+
+def test_a_short_question_is_echoed_without_its_role():
+    body = {"messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "why?"}]}
+    assert expected_text(body).startswith("You said: why? [")
