@@ -63,5 +63,13 @@ class RouterProcess:
             pass
         return 0
 
+    def in_flight(self) -> int:
+        """Return how many requests the router holds reserved on its workers, by its own metrics."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        figures = [float(line.split()[-1]) for line in lines if line.startswith("router_core_worker_requests_active{")]
+        assert len(figures) == self._workers
+        return int(sum(figures))
+
     def _has_all_workers_or_ended(self) -> bool:
         return not self._process.is_running() or self.healthy_workers() == self._workers

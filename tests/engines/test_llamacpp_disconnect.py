@@ -30,17 +30,19 @@ def idle_engines(engines):
     return engines
 
 
-def test_closed_stream_frees_the_engine(client, idle_engines, write_prompt):
+def test_closed_stream_frees_the_engine_and_its_reservation(client, cache_aware_router, idle_engines, write_prompt):
     generated_before = generated(idle_engines)
     stream = client.chat.completions.create(
         model="tiny", messages=[{"role": "user", "content": write_prompt(5)}], stream=True, **LONG_ANSWER
     )
     chunks = [next(stream) for _ in range(5)]
     assert running(idle_engines) == 1
+    assert cache_aware_router.in_flight() == 1
 
     stream.close()
 
     wait_until(lambda: running(idle_engines) == 0, "no request on any engine")
+    wait_until(lambda: cache_aware_router.in_flight() == 0, "no reservation in the router")
     assert len(chunks) == 5
     assert generated(idle_engines) - generated_before < 7000
 
