@@ -92,7 +92,7 @@ class EngineApp:
         peer = request.transport.get_extra_info("peername") if request.transport else ("", 0)
         headers = request.headers
         body = await request.read()
-        seen = SeenRequest(request.method, request.path_qs, headers, tuple(request.raw_headers), body, tuple(peer[:2]))
+        seen = SeenRequest(request.method, request.raw_path, headers, tuple(request.raw_headers), body, tuple(peer[:2]))
         state.requests.append(seen)
         state.accepted += 1
         state.running += 1

@@ -5,6 +5,7 @@ import json
 
 import aiohttp
 import pytest
+import yarl
 
 from router_core.engine_model.timing import EngineConstants
 from router_core.testing.simulated_engine import Fault, SimulatedEngine, simulated_engines
@@ -177,11 +178,12 @@ async def test_requests_are_recorded_byte_for_byte():
     body = b'{"prompt":  "x", "unknown": {"deep": [1.0e2]}}'
     async with SimulatedEngine() as engine, aiohttp.ClientSession() as session:
         for _ in range(2):
-            async with session.post(engine.url + "/v1/completions?a=1", data=body, headers={"X-Odd": "äh"}):
+            url = yarl.URL(engine.url + "/v1/completions?a=%7e%2F", encoded=True)
+            async with session.post(url, data=body, headers={"X-Odd": "äh"}):
                 pass
     first, second = engine.requests
     assert first.body == body
-    assert first.target == "/v1/completions?a=1"
+    assert first.target == "/v1/completions?a=%7e%2F"
     assert first.path == "/v1/completions"
     assert (b"X-Odd", "äh".encode()) in first.raw_headers
     assert first.peer == second.peer
