@@ -152,7 +152,8 @@ class RouterServer:
         seed = self.config.policy.seed
 
         def make(plugin: str) -> LivePoolContext:
-            return LivePoolContext(_POOL, plugin=plugin, seed=seed, scheduler=loop, sink=self.registry)
+            sink = self.registry.labelled({"pool": _POOL, "plugin": plugin})
+            return LivePoolContext(_POOL, plugin=plugin, seed=seed, scheduler=loop, sink=sink)
 
         return make
 

@@ -190,6 +190,14 @@ class RoutingRequest:
         """The client's KV-cache namespace, or None: prompts with unlike salts share no cache."""
         return self._prompt.cache_salt
 
+    def next_attempt(self) -> RoutingRequest:
+        """Return the same request for another try, with what was computed of it. For the core, not for policies."""
+        again = RoutingRequest(
+            self.id, self._prompt, needs=self._needs, headers=self.headers, leg=self.leg, attempt=self.attempt + 1
+        )
+        again._prefix = self._prefix
+        return again
+
     def explain(self, reason: str, **parts: object) -> None:
         """Say why the worker about to be returned was chosen.
 

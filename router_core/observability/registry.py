@@ -91,6 +91,7 @@ class MetricsRegistry(MetricSink, Collector):
         self._families: dict[str, _Family] = {}
         self._owners: dict[str, str] = {}  # every name in the exposition -> the metric it belongs to
         self._samplers: list[Sampler] = []
+        self._labelled: list[MetricSink] = []
         self._said: set[tuple[str, str]] = set()
         dropped = self._find_family(MetricKind.COUNTER, _DROPPED, {"metric": "", "reason": ""})
         self._dropped: dict[tuple[str, ...], Cell | HistogramCell] = {} if dropped is None else dropped.series
@@ -100,6 +101,12 @@ class MetricsRegistry(MetricSink, Collector):
     def add_sampler(self, sampler: Sampler) -> None:
         """Call `sampler` at each scrape; what it no longer yields is gone from the exposition."""
         self._samplers.append(sampler)
+
+    def labelled(self, labels: Mapping[str, str]) -> MetricSink:
+        """Return a sink that gives these labels to all it is fed; they cost nothing when it is fed."""
+        sink = _LabelledSink(self, labels)
+        self._labelled.append(sink)
+        return sink
 
     def forget(self, labels: Mapping[str, str]) -> None:
         """Remove every series that has all of these labels: those of a worker that left for good.
@@ -113,6 +120,8 @@ class MetricsRegistry(MetricSink, Collector):
             for values in [key for key in family.series if all(key[place] == value for place, value in wanted)]:
                 del family.series[values]
         self._look_up_afresh()
+        for sink in self._labelled:
+            sink._look_up_afresh()
 
     # --- exposing ---
 
@@ -228,6 +237,21 @@ class MetricsRegistry(MetricSink, Collector):
         if said not in self._said and len(self._said) < self._max_metrics:
             self._said.add(said)
             log.warning("dropped %s %.100r: %s%s", kind, name, reason.replace("_", " "), remedy and f"; {remedy}")
+
+
+class _LabelledSink(MetricSink):
+    """Feeds a registry, with labels of its own added to each series when it is met first."""
+
+    def __init__(self, registry: MetricsRegistry, labels: Mapping[str, str]) -> None:
+        super().__init__()
+        self._registry = registry
+        self._labels = dict(labels)
+
+    def _find_cell(self, kind: MetricKind, name: str, labels: Mapping[str, str]) -> Cell | HistogramCell | None:
+        return self._registry._find_cell(kind, name, {**labels, **self._labels})
+
+    def _refuse(self, kind: MetricKind, name: object, reason: str) -> None:
+        self._registry._refuse(kind, name, reason)
 
 
 class _Alone(Collector):

@@ -28,7 +28,7 @@ class Scheduler(Protocol):
 
 
 class MetricSink(Protocol):
-    """Where a plugin's own metrics go: names and labels are the plugin's, labels `pool` and `plugin` are added."""
+    """Where one plugin's own metrics go; it is the sink that tells one pool's and plugin's from another's."""
 
     def count(self, name: str, value: float, labels: dict[str, str]) -> None:
         """Add to a counter."""
@@ -57,7 +57,7 @@ class LivePoolContext:
 
         Args:
             name: The pool's name.
-            plugin: Whose context it is, for logs and labels.
+            plugin: Whose context it is, for logs.
             seed: Same seed, same choices; None for a seed of the system's.
             scheduler: Where timers run: the thread that also runs the plugin's hooks.
             sink: Where metrics go.
@@ -112,15 +112,15 @@ class LivePoolContext:
 
     def count(self, name: str, value: float = 1, **labels: str) -> None:
         """Add `value` to a counter."""
-        self._sink.count(name, value, self._labels(labels))
+        self._sink.count(name, value, labels)
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
-        self._sink.gauge(name, value, self._labels(labels))
+        self._sink.gauge(name, value, labels)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Record one observation of a histogram."""
-        self._sink.observe(name, value, self._labels(labels))
+        self._sink.observe(name, value, labels)
 
     def stop(self) -> None:
         """End all timers; none fires afterwards."""
@@ -128,9 +128,6 @@ class LivePoolContext:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-
-    def _labels(self, labels: dict[str, str]) -> dict[str, str]:
-        return {**labels, "pool": self._name, "plugin": self._plugin}
 
     def _report(self, fn: Callable[[], None], error: Exception) -> None:
         what = getattr(fn, "__qualname__", type(fn).__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from router_core.contract.request import OutcomeStatus, RequestOutcome, RoutingRequest
+from router_core.contract.worker import Worker
 from router_core.fleet.ledger import Lease
 from router_core.relay.exchange import Ending, Exchange
 from router_core.relay.local_answer import error_body
@@ -21,27 +22,36 @@ _STATUS_OF_ENDING = {
     Ending.TIMEOUT: OutcomeStatus.TIMEOUT,
     Ending.CLIENT_GONE: OutcomeStatus.CANCELLED,
 }
+# Details, such as a worker's address, are for the log.
 _ANSWER_TO_ENDING = {
-    Ending.CONNECT_FAILED: (502, "upstream_connection_failed"),
-    Ending.CONNECTION_LOST: (502, "upstream_connection_lost"),
-    Ending.BAD_ANSWER: (502, "upstream_bad_answer"),
-    Ending.TIMEOUT: (504, "upstream_timeout"),
+    Ending.CONNECT_FAILED: (502, "upstream_connection_failed", "No worker could be reached."),
+    Ending.CONNECTION_LOST: (502, "upstream_connection_lost", "The worker's connection was lost before it answered."),
+    Ending.BAD_ANSWER: (502, "upstream_bad_answer", "The worker's answer was not valid HTTP."),
+    Ending.TIMEOUT: (504, "upstream_timeout", "The worker did not answer in time."),
 }
 
 
 class Attempt:
     """Follows one forwarded request; the relay's listener."""
 
-    __slots__ = ("_dispatcher", "_exchange", "_lease", "_request", "_started", "_ttft_s")
+    __slots__ = ("_dispatcher", "_exchange", "_lease", "_request", "_started", "_tried", "_ttft_s")
 
     def __init__(
-        self, dispatcher: Dispatcher, exchange: Exchange, request: RoutingRequest, lease: Lease, started: float
+        self,
+        dispatcher: Dispatcher,
+        exchange: Exchange,
+        request: RoutingRequest,
+        lease: Lease,
+        *,
+        started: float,
+        tried: tuple[Worker, ...],
     ) -> None:
         self._dispatcher = dispatcher
         self._exchange = exchange
         self._request = request
         self._lease = lease
         self._started = started
+        self._tried = tried
         self._ttft_s: float | None = None
 
     def on_first_byte(self, data: bytes) -> None:
@@ -66,9 +76,12 @@ class Attempt:
         if ending is Ending.COMPLETE or ending is Ending.CLIENT_GONE:
             return
         dispatcher.worker_failed(worker, ending, exchange)
-        if exchange.status is None:
-            status, code = _ANSWER_TO_ENDING[ending]
-            exchange.respond(status, error_body(status, code, exchange.error))
+        if exchange.status is not None:
+            return
+        if ending is Ending.CONNECT_FAILED and dispatcher.try_elsewhere(exchange, request, (*self._tried, worker)):
+            return
+        status, code, message = _ANSWER_TO_ENDING[ending]
+        exchange.respond(status, error_body(status, code, message))
 
     def _outcome(self, ending: Ending) -> RequestOutcome:
         request, http_status = self._request, self._exchange.status

@@ -62,18 +62,28 @@ class Dispatcher:
 
     def dispatch(self, exchange: Exchange) -> None:
         """Pick a worker and send the request there, or answer why not."""
-        started = self.now()
         candidates = self._pool.candidates()
         if not candidates:
             self._refuse(exchange, "no_available_workers", self._nobody())
             return
-        request = self._routing_request(exchange)
+        if not self._place(exchange, self._routing_request(exchange), candidates, ()):
+            self._refuse(exchange, "no_suitable_worker", "The policy found none of the workers suitable.")
+
+    def try_elsewhere(self, exchange: Exchange, request: RoutingRequest, tried: tuple[Worker, ...]) -> bool:
+        """Pick again among the workers not tried yet: nothing of the request has been sent. False if none is left."""
+        candidates = tuple(worker for worker in self._pool.candidates() if worker not in tried)
+        return bool(candidates) and self._place(exchange, request.next_attempt(), candidates, tried)
+
+    def _place(
+        self, exchange: Exchange, request: RoutingRequest, candidates: tuple[Worker, ...], tried: tuple[Worker, ...]
+    ) -> bool:
+        started = self.now()
         worker = self.policy.select_single(candidates, request)
         if worker is None:
-            self._refuse(exchange, "no_suitable_worker", "The policy found none of the workers suitable.")
-            return
-        lease = self._ledger.reserve(worker, request)
-        exchange.forward(self._origin(worker.base_url), Attempt(self, exchange, request, lease, started))
+            return False
+        attempt = Attempt(self, exchange, request, self._ledger.reserve(worker, request), started=started, tried=tried)
+        exchange.forward(self._origin(worker.base_url), attempt)
+        return True
 
     def worker_failed(self, worker: Worker, ending: Ending, exchange: Exchange) -> None:
         """A worker did not answer as it should."""

@@ -99,8 +99,8 @@ class _DirectListener:
         if ending is Ending.COMPLETE or ending is Ending.CLIENT_GONE or exchange.status is not None:
             return
         if ending is Ending.TIMEOUT:
-            exchange.respond(504, error_body(504, "upstream_timeout", exchange.error))
+            exchange.respond(504, error_body(504, "upstream_timeout", "The worker did not answer in time."))
         elif self._worker is None:
             exchange.respond(500, error_body(500, "internal_error", "The control plane did not answer."))
         else:
-            exchange.respond(502, error_body(502, "upstream_connection_failed", exchange.error))
+            exchange.respond(502, error_body(502, "upstream_connection_failed", "The worker could not be reached."))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 _FIGURE = re.compile(
     rb'"(prompt_tokens|input_tokens|completion_tokens|output_tokens|cached_tokens|cache_read_input_tokens)"\s*:\s*(\d+)'
 )
-_WINDOW_BYTES = 4096
+_WINDOW_BYTES = 8192
 
 
 class Usage(NamedTuple):
@@ -25,9 +25,13 @@ _NOTHING = Usage()
 
 def read_usage(tail: bytes) -> Usage:
     """Return the token figures at the end of an answer's body, framing included."""
-    found = dict(_FIGURE.findall(tail, max(0, len(tail) - _WINDOW_BYTES)))
-    if not found:
-        return _NOTHING
+    # Looking for the key first is what makes this cheap: most reads of a stream hold none.
+    start = tail.rfind(b'"usage"', -_WINDOW_BYTES)
+    if start < 0:
+        start = tail.rfind(b'"meta_info"', -_WINDOW_BYTES)
+        if start < 0:
+            return _NOTHING
+    found = dict(_FIGURE.findall(tail, start))
     return Usage(
         _first(found, b"prompt_tokens", b"input_tokens"),
         _first(found, b"cached_tokens", b"cache_read_input_tokens"),

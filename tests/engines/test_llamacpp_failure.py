@@ -54,9 +54,6 @@ def test_requests_go_on_elsewhere_once_a_killed_engine_is_noticed(connect, start
         assert survivor.metric("tokens_predicted_total") > served_before
 
 
-@pytest.mark.xfail(
-    reason="a request whose connection is refused is answered 502; it is not tried on another worker yet"
-)
 def test_request_refused_by_a_killed_engine_is_tried_elsewhere(connect, start_router, doomed_engines, write_prompt):
     with start_router(interval_s=3600) as router:  # health checks will not notice
         client = connect(router)
