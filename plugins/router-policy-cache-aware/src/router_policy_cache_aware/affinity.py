@@ -6,6 +6,7 @@ Compared with the gateway these rules come from, it differs where that one was s
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from router_core.api import OutcomeStatus, RequestOutcome, RoutingRequest, Worker, least_loaded
 from router_policy_cache_aware.decision import Decision, Limits, Reason, routing_namespace
@@ -24,6 +25,7 @@ class Affinity:
     def __init__(self, limits: Limits, *, evicts: bool) -> None:
         self._limits = limits
         self._tree = PrefixTree(limits.tree_chars if evicts else None)
+        self._known: dict[str, _Known] = {}
         self._views: dict[tuple[Worker, ...], _Candidates] = {}
         self._lessons: dict[tuple[str, str], Holding] = {}
         self._is_trimming = False
@@ -42,16 +44,16 @@ class Affinity:
         if limits.is_imbalanced(highest, lowest):
             reason, worker = "imbalanced", least_loaded(candidates.workers)
         else:
-            keys: list[str] = []
+            owners: list[Holder] = []
             if limits.is_hit(matched, len(text)):
-                matched, keys = self._tree.deepest(match, candidates.by_url)
+                matched, owners = self._tree.deepest(match, candidates.by_holder)
             # 2. Enough of it is known to a candidate: the least loaded of those who know most of it.
             if limits.is_hit(matched, len(text)):
-                reason, worker = "cache_hit", least_loaded([candidates.by_url[key] for key in keys])
+                reason, worker = "cache_hit", least_loaded([candidates.by_holder[owner] for owner in owners])
             # 3. It is as good as new: of the least loaded, the one with most room.
             else:
                 reason, worker = "cache_miss", candidates.roomiest(loads, lowest)
-        self._learn(match, candidates.holders[worker.url], request)
+        self._learn(match, candidates.known[worker.url].holder, request)
         return Decision(worker, reason, matched, len(text), highest, lowest)
 
     def least_loaded(self, workers: Sequence[Worker]) -> Worker:
@@ -74,6 +76,7 @@ class Affinity:
     def removed(self, worker_url: str) -> None:
         """Forget a worker that left for good, little by little."""
         self._tree.remove_holder(worker_url)
+        self._known.pop(worker_url, None)
         self._views.clear()
 
     def evict(self) -> None:
@@ -82,6 +85,8 @@ class Affinity:
 
     def upkeep(self) -> None:
         """Forget a few texts of workers that left, and of what was not used for longest while making room."""
+        for known in self._known.values():
+            known.head_start *= _HEAD_START_KEPT
         self._tree.sweep(_UPKEEP_STEPS)
         if self._is_trimming:
             self._is_trimming = not self._tree.evict(self._limits.tree_chars * 15 // 16, limit=_UPKEEP_STEPS)
@@ -96,8 +101,21 @@ class Affinity:
         if view is None:
             if len(self._views) >= _MAX_VIEWS:
                 self._views.clear()
-            view = self._views[workers] = _Candidates(workers, self._tree)
+            view = self._views[workers] = _Candidates(workers, self._know(workers))
         return view
+
+    def _know(self, workers: tuple[Worker, ...]) -> list[_Known]:
+        """Return what is known of each; a newcomer starts level with the smallest tree of its peers.
+
+        Without that head start a fresh worker would draw every miss of a fleet that is equally busy, until its tree has
+        caught up. It melts away, so the newcomer catches up over minutes.
+        """
+        peers = [self._known[worker.url] for worker in workers if worker.url in self._known]
+        level = min((peer.size for peer in peers), default=0.0)
+        for worker in workers:
+            if worker.url not in self._known:
+                self._known[worker.url] = _Known(self._tree.holder(worker.url), level)
+        return [self._known[worker.url] for worker in workers]
 
     def _learn(self, match: Match, holder: Holder, request: RoutingRequest) -> None:
         """Remember where a prompt went: at once, so that the next one follows it, but provisionally."""
@@ -108,31 +126,43 @@ class Affinity:
             self._lessons[request.id, holder.key] = holding
 
 
+class _Known:
+    """What is remembered of one worker: its part of the tree and what is left of its head start, in characters."""
+
+    __slots__ = ("holder", "head_start")
+
+    def __init__(self, holder: Holder, head_start: float) -> None:
+        self.holder = holder
+        self.head_start = head_start
+
+    @property
+    def size(self) -> float:
+        """How full its cache is taken to be, in characters."""
+        return self.holder.chars + self.head_start
+
+
 class _Candidates:
     """One set of candidates, with what does not change from request to request."""
 
-    __slots__ = ("workers", "by_url", "holders")
+    __slots__ = ("workers", "known", "by_holder")
 
-    def __init__(self, workers: tuple[Worker, ...], tree: PrefixTree) -> None:
+    def __init__(self, workers: tuple[Worker, ...], known: list[_Known]) -> None:
         self.workers = workers
-        self.by_url = {worker.url: worker for worker in workers}
-        self.holders = {worker.url: tree.holder(worker.url) for worker in workers}
+        self.known = {worker.url: one for worker, one in zip(workers, known, strict=True)}
+        self.by_holder = {one.holder: worker for worker, one in zip(workers, known, strict=True)}
 
     def roomiest(self, loads: list[int], lowest: int) -> Worker:
         """Return the worker with the smallest tree among those with the lowest load; of equals, whose turn it is."""
-        best: Worker | None = None
-        best_chars = 0
-        for worker, holder, load in zip(self.workers, self.holders.values(), loads, strict=True):
-            if load == lowest:
-                chars = holder.chars
-                if (
-                    best is None
-                    or chars < best_chars
-                    or (chars == best_chars and worker.last_reserved < best.last_reserved)
-                ):
-                    best, best_chars = worker, chars
-        assert best is not None  # noqa: S101  `lowest` is one of `loads`
-        return best
+        equals = [worker for worker, load in zip(self.workers, loads, strict=True) if load == lowest]
+        if len(equals) == 1:
+            return equals[0]
+        known = self.known
+        sizes = [known[worker.url].size for worker in equals]
+        smallest = min(sizes)
+        return min(
+            (worker for worker, size in zip(equals, sizes, strict=True) if size == smallest),
+            key=attrgetter("last_reserved"),
+        )
 
 
 def _was_computed(outcome: RequestOutcome) -> bool:
@@ -145,6 +175,9 @@ def _was_computed(outcome: RequestOutcome) -> bool:
 
 _UPKEEP_STEPS = 512
 """Ends let go of in one upkeep: about a millisecond."""
+
+_HEAD_START_KEPT = 0.998
+"""Of a head start, at each upkeep: half of it is gone after about six minutes."""
 
 _MAX_VIEWS = 64
 """Candidate sets remembered: models times momentary health."""

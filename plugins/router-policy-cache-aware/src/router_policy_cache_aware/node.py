@@ -1,4 +1,4 @@
-"""The parts of the prefix tree: nodes, who holds them, and each one's share. Structure only; `tree.py` keeps it true."""
+"""The parts of the prefix tree: nodes, who holds them, and each one's share. `tree.py` keeps them in agreement."""
 
 from __future__ import annotations
 

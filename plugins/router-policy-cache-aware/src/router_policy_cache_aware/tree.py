@@ -102,21 +102,21 @@ class PrefixTree:
                 break
         return Match(text, chars, node, offset)
 
-    def deepest(self, match: Match, among: Container[str]) -> tuple[int, list[str]]:
+    def deepest(self, match: Match, among: Container[Holder]) -> tuple[int, list[Holder]]:
         """Return who holds most of the matched text.
 
         Args:
             match: A match of this tree.
-            among: The keys that count.
+            among: The holders that count.
 
         Returns:
-            How many characters those hold, and their keys; 0 and nobody when none of them holds any.
+            How many characters those hold, and who they are; 0 and nobody when none of them holds any.
         """
         node, chars, offset = match.node, match.chars, match.offset
         while node.parent is not None:
-            keys = [holding.holder.key for holding in node.holdings() if holding.holder.key in among]
-            if keys:
-                return chars, keys
+            holders = [holding.holder for holding in node.holdings() if holding.holder in among]
+            if holders:
+                return chars, holders
             chars -= offset
             node = node.parent
             offset = len(node.label)
