@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 
-.PHONY: help install run test lint bench wheels clean
+.PHONY: help install run test load lint bench wheels clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -18,8 +18,11 @@ install: $(STAMP)  ## Make .venv with the router, all policies of this repositor
 run: $(STAMP)  ## Start three simulated engines and a router before them (PORT=30000)
 	@exec $(BIN)/router-core demo --port $(PORT)
 
-test: $(STAMP)  ## Run all tests but those with real engines and under load
-	$(BIN)/python -m pytest -q -m "not engines and not load"
+test: $(STAMP)  ## Run all tests, those with real llama.cpp engines too; the sustained load has `make load`
+	$(BIN)/python -m pytest -q -m "not load"
+
+load: $(STAMP)  ## Drive sustained load for some minutes and watch memory and load figures
+	$(BIN)/python -m pytest -q -m load -s
 
 lint: $(STAMP)  ## Check style, types and the layering
 	$(BIN)/ruff check .
@@ -28,7 +31,7 @@ lint: $(STAMP)  ## Check style, types and the layering
 	$(BIN)/lint-imports --no-cache
 
 bench:  ## Say how the benchmarks are run
-	@echo 'make install, then: .venv/bin/python -m pytest -q -m load tests/bench'
+	@sed -n '1,40p' tests/bench/README.md
 
 wheels: $(STAMP)  ## Build a wheel of the router and of each policy into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist . $(PLUGINS:%=./%)
@@ -49,5 +52,5 @@ $(STAMP): $(PROJECTS) Makefile
 	  echo "$$python has no venv: install it (Debian, Ubuntu: apt-get install python3-venv) and try again" >&2; exit 1; fi; \
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $$python -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --group dev --editable '.[testing]' $(PLUGINS:%=--editable %)
+	$(BIN)/python -m pip install --quiet --group dev --group engines --editable '.[testing]' $(PLUGINS:%=--editable %)
 	@touch $(STAMP)
