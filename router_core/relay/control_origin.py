@@ -30,30 +30,22 @@ class ControlOrigin:
         return source
 
 
-class ControlSource(asyncio.Transport):
-    """The transport that aiohttp writes its answer to; for the exchange, the source of the answer."""
+class ControlSource:
+    """One request's handler; for the exchange, the source of the answer."""
 
     def __init__(self, exchange: Exchange, handler: Any) -> None:
-        super().__init__()
         self._exchange: Exchange | None = exchange
         self._handler = handler
 
     def start(self, request: bytes) -> None:
         """Give the handler its one request."""
-        self._handler.connection_made(self)
+        self._handler.connection_made(ControlTransport(self))
         self._handler.data_received(request)
-
-    def _end(self) -> None:
-        self._exchange = None
-        handler, self._handler = self._handler, None
-        if handler is not None:
-            # Not now: this may be inside the handler's own write.
-            asyncio.get_running_loop().call_soon(handler.connection_lost, None)
 
     # --- Source ---
 
     def abort(self) -> None:
-        """The client is gone: the handler's task is cancelled."""
+        """The client is gone: the handler hears that its connection is lost."""
         self._end()
 
     def release(self, *, reusable: bool) -> None:
@@ -62,7 +54,7 @@ class ControlSource(asyncio.Transport):
         self._end()
 
     def pause_reading(self) -> None:
-        """Hold the handler back; before it wrote anything there is nothing to hold."""
+        """Hold the handler back."""
         if self._handler is not None:
             self._handler.pause_writing()
 
@@ -71,12 +63,42 @@ class ControlSource(asyncio.Transport):
         if self._handler is not None:
             self._handler.resume_writing()
 
-    # --- asyncio.Transport, as far as aiohttp uses it ---
+    # --- for the handler's transport ---
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody listens any more."""
+        return self._exchange is None
+
+    def take(self, data: bytes) -> None:
+        """Take a piece of the answer."""
+        if self._exchange is not None:
+            self._exchange.feed(data)
+
+    def close(self, error: str) -> None:
+        """The handler closed: an answer without a length ends here, unless there was an error."""
+        if self._exchange is not None:
+            self._exchange.source_closed(error)
+
+    def _end(self) -> None:
+        self._exchange = None
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            # Not now: this may be inside the handler's own write.
+            asyncio.get_running_loop().call_soon(handler.connection_lost, None)
+
+
+class ControlTransport(asyncio.Transport):
+    """What aiohttp writes its answer to: an asyncio transport as far as aiohttp uses it."""
+
+    def __init__(self, source: ControlSource) -> None:
+        super().__init__()
+        self._source = source
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         """Take a piece of the answer."""
-        if self._exchange is not None and data:
-            self._exchange.feed(bytes(data))
+        if data:
+            self._source.take(bytes(data))
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview[Any]]) -> None:
         """Take pieces of the answer."""
@@ -84,13 +106,21 @@ class ControlSource(asyncio.Transport):
 
     def is_closing(self) -> bool:
         """Whether nobody listens any more."""
-        return self._exchange is None
+        return self._source.is_over
 
     def close(self) -> None:
-        """The handler closed: an answer without a length ends here."""
-        exchange = self._exchange
-        if exchange is not None:
-            exchange.source_closed("")
+        """End the answer."""
+        self._source.close("")
+
+    def abort(self) -> None:
+        """Break the answer off."""
+        self._source.close("aborted by the control plane")
+
+    def pause_reading(self) -> None:
+        """The whole request is here already: nothing more comes that could be held back."""
+
+    def resume_reading(self) -> None:
+        """See `pause_reading`."""
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Nothing is known of the client here."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import socket
+import struct
 from typing import TYPE_CHECKING
 
 from router_core.relay.exchange import Exchange
@@ -26,6 +29,8 @@ _CODES = {
 }
 _LINGER_S = 2.0
 _MAX_PIPELINED_BYTES = 262_144
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _BARE_CR = re.compile(rb"\r(?!\n|\Z)")
 
@@ -44,6 +49,7 @@ class Downstream(asyncio.Protocol):
         "_server",
         "_transport",
         "_buffer",
+        "_scanned",
         "_head",
         "_framing",
         "_body",
@@ -61,6 +67,7 @@ class Downstream(asyncio.Protocol):
         self._server = server
         self._transport: asyncio.Transport
         self._buffer = b""
+        self._scanned = 0  # so much of the buffer is known to hold no whole head
         self._head: RequestHead | None = None
         self._framing: SizedBody | ChunkedBody
         self._body: list[bytes] = []
@@ -80,6 +87,8 @@ class Downstream(asyncio.Protocol):
         self.write = self._transport.write
         self._server.connections.add(self)
         self.deadline = self._server.now() + self._server.limits.head_timeout_s
+        if self._server.is_draining:
+            self._transport.abort()  # It came while the server was closing.
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the reason changes nothing
         """The client is gone: whatever runs for it stops."""
@@ -130,41 +139,50 @@ class Downstream(asyncio.Protocol):
         """The answer is written; go on with the next request or close."""
         self._exchange = None
         if not keep_alive:
-            self._transport.close()
+            self._close()
             return
         self.deadline = self._server.now() + self._server.limits.keep_alive_timeout_s
         if not self._is_parsing:
             self._go_on()
 
-    def break_off(self) -> None:
+    def break_off(self, *, ends_by_close: bool) -> None:
         """An answer that has begun cannot be finished: the client must not take it for whole."""
         self._exchange = None
-        self._transport.abort()
+        if ends_by_close:
+            self._reset()
+        else:
+            self._transport.abort()
 
     # --- for the server ---
 
     def expire(self) -> None:
         """The deadline has passed."""
         self.deadline = _NEVER
-        if self._is_lingering:
-            self._transport.abort()
-        elif self._exchange is not None:
-            self._exchange.expire()
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.expire()
+            if self._exchange is exchange:
+                self._transport.abort()  # Nobody answered in its stead.
+        elif self._is_lingering or self._is_clogged or self._transport.is_closing():
+            self._transport.abort()  # The client does not read what it was sent.
         elif self._head is not None:
             self._refuse(408, "the request's body did not arrive in time")
         elif self._buffer:
             self._refuse(408, "the request's head did not arrive in time")
         else:
-            self._transport.close()
+            self._close()
 
     def drain(self) -> None:
         """Close if idle; a running request is answered first."""
         if self._exchange is None and self._head is None and not self._buffer:
-            self._transport.close()
+            self._close()
 
     def abort(self) -> None:
         """Close whatever is running."""
-        self._transport.abort()
+        if self._exchange is None:
+            self._transport.abort()
+        else:
+            self._reset()
 
     # --- reading ---
 
@@ -187,20 +205,26 @@ class Downstream(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Turn to what the client sent meanwhile."""
-        if self._buffer and not self._is_clogged and not self._is_lingering:
+        if self._is_lingering or self._transport.is_closing():
+            return
+        if self._buffer and not self._is_clogged:
             self._parse(b"")
         if not self._is_reading and len(self._buffer) <= _MAX_PIPELINED_BYTES:
             self._is_reading = True
             self._transport.resume_reading()
+        if self._server.is_draining:
+            self.drain()
 
     def _read_request(self, data: bytes) -> bytes:
         """Read a head, a body or a part of one; return what lies behind a whole request."""
+        scanned = 0
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
+            scanned, self._scanned = self._scanned, 0
         head = self._head
         if head is None:
-            data, head = self._read_head(data)
+            data, head = self._read_head(data, scanned)
             if head is None:
                 return b""
         # The usual case: a sized body that is all here.
@@ -211,19 +235,20 @@ class Downstream(asyncio.Protocol):
             return data[size:]
         return self._read_body(head, data)
 
-    def _read_head(self, data: bytes) -> tuple[bytes, RequestHead | None]:
+    def _read_head(self, data: bytes, scanned: int) -> tuple[bytes, RequestHead | None]:
         if data[:2] == b"\r\n":
-            data = data.lstrip(b"\r\n")  # Empty lines before a request are allowed.
+            data = _EMPTY_LINES.sub(b"", data, count=1)  # Empty lines before a request are allowed.
         limits = self._server.limits
-        end = data.find(END_OF_HEAD, 0, limits.max_head_bytes)
+        end = data.find(END_OF_HEAD, scanned, limits.max_head_bytes)
         if end < 0:
             if len(data) >= limits.max_head_bytes:
                 raise BadRequestError(431, f"the request's head is over {limits.max_head_bytes} bytes")
-            if _BARE_LF.search(data) or _BARE_CR.search(data):
+            if _BARE_LF.search(data, scanned) or _BARE_CR.search(data, scanned):
                 raise BadRequestError(400, "malformed request head: a bare CR or LF")
             if data:
                 self.deadline = min(self.deadline, self._server.now() + limits.head_timeout_s)
             self._buffer = data
+            self._scanned = max(0, len(data) - 3)
             return b"", None
         end += 4
         head = RequestHead(data[:end])
@@ -244,9 +269,13 @@ class Downstream(asyncio.Protocol):
         if not data:
             self.deadline = self._server.now() + self._server.limits.body_timeout_s
             return b""
-        before = len(self._body)
-        end = self._framing.feed(data, self._body)
-        self._body_bytes += sum(map(len, self._body[before:]))
+        pieces: list[bytes] = []
+        end = self._framing.feed(data, pieces)
+        if pieces:
+            # One piece for a read, or a body in tiny chunks would cost many times its size.
+            piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._body.append(piece)
+            self._body_bytes += len(piece)
         if self._body_bytes > self._server.limits.max_body_bytes:
             raise BadRequestError(413, f"the request's body is over {self._server.limits.max_body_bytes} bytes")
         if end < 0:
@@ -269,6 +298,17 @@ class Downstream(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
+
+    def _close(self) -> None:
+        """Close once everything is written; who does not read it is cut off at the deadline."""
+        self._transport.close()
+        self.deadline = self._server.now() + self._server.limits.keep_alive_timeout_s
+
+    def _reset(self) -> None:
+        """Close by a TCP reset: the client must not take what it has for whole."""
+        with contextlib.suppress(OSError):  # The client may have reset it already.
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._transport.abort()
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer a request that cannot be served and close, leaving the client time to read why."""

@@ -83,8 +83,8 @@ class Client(Protocol):
     def answered(self, *, keep_alive: bool) -> None:
         """The answer is whole."""
 
-    def break_off(self) -> None:
-        """The answer cannot be finished: make sure the client sees that."""
+    def break_off(self, *, ends_by_close: bool) -> None:
+        """The answer cannot be finished: make sure the client sees that, even if a close would be its regular end."""
 
 
 class Exchange:
@@ -111,6 +111,8 @@ class Exchange:
         "_framing",
         "_sink",
         "_body_begun",
+        "_is_abandoned",
+        "_is_paused",
         "_keep_alive",
         "_worker_keeps_alive",
         "_write",
@@ -131,6 +133,8 @@ class Exchange:
         self._framing: Framing | None = None
         self._sink: list[bytes] | None = None
         self._body_begun = False
+        self._is_abandoned = False  # the client is gone
+        self._is_paused = False  # the client reads too slowly
         self._keep_alive = False
         self._worker_keeps_alive = False
         self._write = client.write
@@ -144,7 +148,13 @@ class Exchange:
         return b"".join(self._tail)
 
     def forward(self, destination: Destination, listener: Listener) -> None:
-        """Send the request; may be called again from `on_end` while no answer has begun."""
+        """Send the request; may be called again from `on_end` while no answer has begun.
+
+        If the client is gone already, nothing is sent and `listener.on_end` is told at once.
+        """
+        if self._is_abandoned:
+            listener.on_end(Ending.CLIENT_GONE)
+            return
         self._listener = listener
         self._destination = destination
         self._received = b""
@@ -152,7 +162,9 @@ class Exchange:
         self._source = destination.send(self)
 
     def respond(self, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """Answer the client ourselves, with JSON."""
+        """Answer the client ourselves, with JSON; nothing happens if it is gone."""
+        if self._is_abandoned:
+            return
         keep_alive = self.head.keep_alive and self._client.may_stay_open
         self.status = status
         message = local_answer(status, body, headers, keep_alive=keep_alive, is_http10=self.head.is_http10)
@@ -165,6 +177,8 @@ class Exchange:
         """The request was written to `source`; a reused connection may turn out to be dead."""
         self._source = source
         self._is_reused = is_reused
+        if self._is_paused:
+            source.pause_reading()
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the answer."""
@@ -177,10 +191,10 @@ class Exchange:
         except FramingError as error:
             self._fail(Ending.BAD_ANSWER, f"the worker's answer is broken: {error}")
             return
-        if not self._body_begun:
-            self._begin_body(data)
         whole = end < 0 or end == len(data)
         body = data if whole else data[:end]
+        if not self._body_begun:
+            self._begin_body(body)
         self._tail.append(body)
         if self._sink is None:
             self._write(body)
@@ -211,6 +225,7 @@ class Exchange:
 
     def client_gone(self) -> None:
         """The client hung up: the worker must stop at once."""
+        self._is_abandoned = True
         self._fail(Ending.CLIENT_GONE, "the client closed its connection")
 
     def expire(self) -> None:
@@ -219,11 +234,13 @@ class Exchange:
 
     def pause(self) -> None:
         """The client reads too slowly."""
+        self._is_paused = True
         if self._source is not None:
             self._source.pause_reading()
 
     def resume(self) -> None:
         """The client caught up."""
+        self._is_paused = False
         if self._source is not None:
             self._source.resume_reading()
 
@@ -233,10 +250,10 @@ class Exchange:
         self._is_reused = False  # The worker answers: the connection was alive.
         data = self._received + data if self._received else data
         while True:
-            end = data.find(END_OF_HEAD)
+            end = data.find(END_OF_HEAD, 0, MAX_ANSWER_HEAD_BYTES)
             if end < 0:
                 self._received = data
-                if len(data) > MAX_ANSWER_HEAD_BYTES:
+                if len(data) >= MAX_ANSWER_HEAD_BYTES:
                     self._fail(Ending.BAD_ANSWER, f"the worker's answer head is over {MAX_ANSWER_HEAD_BYTES} bytes")
                 return
             end += len(END_OF_HEAD)
@@ -326,9 +343,11 @@ class Exchange:
         listener, self._listener = self._listener, None
         if source is not None:
             source.release(reusable=reusable and self._worker_keeps_alive)
-        if listener is not None:
-            listener.on_end(Ending.COMPLETE)
-        self._client.answered(keep_alive=self._keep_alive)
+        try:
+            if listener is not None:
+                listener.on_end(Ending.COMPLETE)
+        finally:
+            self._client.answered(keep_alive=self._keep_alive)
 
     def _fail(self, ending: Ending, error: str) -> None:
         source, self._source = self._source, None
@@ -339,6 +358,9 @@ class Exchange:
         if listener is None:
             return
         begun = self.status is not None
-        listener.on_end(ending)
-        if begun and ending is not Ending.CLIENT_GONE:
-            self._client.break_off()
+        try:
+            listener.on_end(ending)
+        finally:
+            if begun and ending is not Ending.CLIENT_GONE:
+                ends_by_close = self._sink is not None or isinstance(self._framing, UntilCloseBody)
+                self._client.break_off(ends_by_close=ends_by_close)

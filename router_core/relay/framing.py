@@ -17,6 +17,7 @@ MAX_TRAILER_BYTES = 16384
 _CRLF = b"\r\n"
 # A chunk-size line: hex digits, then optional extensions without control characters other than tab.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 _BARE_CONTROL = re.compile(rb"[\x00\r\n]")
 
 
@@ -170,7 +171,7 @@ class ChunkedBody:
         self._trailer_bytes += len(line) + 2
         if self._trailer_bytes > MAX_TRAILER_BYTES:
             raise FramingError("the trailer is too long")
-        if _BARE_CONTROL.search(line) or line[0] in b" \t" or b":" not in line:
+        if _TRAILER_LINE.fullmatch(line) is None:
             raise FramingError("a trailer line is malformed")
 
 

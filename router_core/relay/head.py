@@ -7,6 +7,7 @@ that leaves is built anew from the end-to-end headers, so nothing hop-by-hop eve
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 
 import httptools
@@ -36,6 +37,7 @@ _ANSWER_HOP_BY_HOP = frozenset(
         b"connection",
         b"content-length",
         b"keep-alive",
+        b"proxy-authenticate",
         b"proxy-connection",
         b"te",
         b"transfer-encoding",
@@ -45,6 +47,10 @@ _ANSWER_HOP_BY_HOP = frozenset(
 _KEEP_OR_CLOSE = frozenset({b"keep-alive", b"close", b""})
 # llhttp knows this method and reads no body after it; we serve no tunnels.
 _CONNECT = b"CONNECT"
+# Fields whose lines make one list; of other repeated fields the last counts.
+_LISTS = frozenset({b"connection", b"transfer-encoding"})
+_ABSOLUTE = re.compile(rb"(?i:https?)://[^/?#]+")
+_LATER_VERSION = re.compile(rb"[^\r\n]* HTTP/(?:1\.[2-9]|[2-9]\.[0-9])\r\n")
 
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -100,15 +106,20 @@ class RequestHead:
         """
         self.target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        if data[:1] in b"\r\n":
+            raise BadRequestError(400, "malformed request head: a bare CR or LF")  # llhttp would skip it
         parser = httptools.HttpRequestParser(self)
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass  # An upgrade is ignored; what follows is this request's body.
         except httptools.HttpParserError as error:
+            if _LATER_VERSION.match(data):
+                raise BadRequestError(505, "only HTTP/1.1 and HTTP/1.0 are served here") from None
             raise BadRequestError(400, f"malformed request head: {error}") from None
         self.method: bytes = parser.get_method()
-        self._read_version(parser.get_http_version())
+        end = data.find(b"\r\n")
+        self._read_version(data[end - 8 : end])
         self._read_fields()
         self._read_target()
 
@@ -125,15 +136,16 @@ class RequestHead:
         """Whether the client waits for `100 Continue` before it sends the body."""
         return self.fields.get(b"expect", b"").lower() == b"100-continue" and not self.is_http10
 
-    def _read_version(self, version: str) -> None:
-        if version == "1.1":
+    def _read_version(self, version: bytes) -> None:
+        if version == b"HTTP/1.1":
             self.is_http10 = False
-        elif version == "1.0":
+        elif version == b"HTTP/1.0":
             self.is_http10 = True
-        elif version == "0.9":
-            raise BadRequestError(400, "malformed request line: no HTTP version")
+        elif version.startswith(b"HTTP/") and version != b"HTTP/0.9":
+            raise BadRequestError(505, "only HTTP/1.1 and HTTP/1.0 are served here")
         else:
-            raise BadRequestError(505, f"HTTP/{version} is not served here: use HTTP/1.1")
+            # llhttp takes RTSP, ICE and lines without a version, too.
+            raise BadRequestError(400, "malformed request line: no HTTP version")
 
     def _read_fields(self) -> None:
         fields: dict[bytes, bytes] = {}
@@ -145,7 +157,7 @@ class RequestHead:
                 hosts += 1
             elif lower not in _REQUEST_HOP_BY_HOP and lower != b"cookie":
                 forwarded.append(b"%b: %b\r\n" % (name, value))
-            if lower == b"connection" and lower in fields:
+            if lower in fields and lower in _LISTS:
                 value = fields[lower] + b"," + value
             fields[lower] = value
         if hosts != 1 and not (hosts == 0 and self.is_http10):
@@ -183,16 +195,14 @@ class RequestHead:
 
     def _read_target(self) -> None:
         target = self.target
-        if not target.startswith(b"/"):
-            if self.method == _CONNECT:
-                raise BadRequestError(405, "tunnels are not served here: send the request itself")
-            if target == b"*" and self.method == b"OPTIONS":
-                pass
-            elif target[:7].lower() == b"http://" or target[:8].lower() == b"https://":
-                slash = target.find(b"/", 8)
-                target = self.target = target[slash:] if slash >= 0 else b"/"
-            else:
+        if self.method == _CONNECT:
+            raise BadRequestError(405, "tunnels are not served here: send the request itself")
+        if not target.startswith(b"/") and (target != b"*" or self.method != b"OPTIONS"):
+            absolute = _ABSOLUTE.match(target)
+            if absolute is None:
                 raise BadRequestError(400, "the request target must be a path")
+            target = target[absolute.end() :]
+            target = self.target = target if target.startswith(b"/") else b"/" + target
         query = target.find(b"?")
         self.path = target if query < 0 else target[:query]
 
@@ -233,6 +243,8 @@ class AnswerHead:
         except httptools.HttpParserError as error:
             raise BadAnswerError(f"malformed answer head: {error}") from None
         self.status: int = parser.get_status_code()
+        if self.status < 100:
+            raise BadAnswerError("malformed answer head: no status")
         self.keep_alive = parser.get_http_version() == "1.1"
         self.content_length: int | None = None
         self.is_chunked = False

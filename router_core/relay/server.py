@@ -123,10 +123,10 @@ class RelayServer:
             await self._server.wait_closed()
 
     def _sweep(self) -> None:
+        self._sweep_handle = self._loop.call_later(_SWEEP_S, self._sweep)  # first: what follows might raise
         now = self._loop.time()
         for connection in tuple(self.connections):
             if connection.deadline <= now:
                 connection.expire()
         for origin in self._origins.values():
             origin.sweep()
-        self._sweep_handle = self._loop.call_later(_SWEEP_S, self._sweep)

@@ -119,8 +119,14 @@ class Connecting:
         except OSError as error:
             self._fail(f"no connection to {origin.base_url}: {error.strerror or error}")
             return
+        except UnicodeError as error:  # a host name that IDNA cannot encode
+            self._fail(f"no connection to {origin.base_url}: {error}")
+            return
         finally:
             self._on_done(self)
+        if upstream.is_closing:
+            self._fail(f"no connection to {origin.base_url}: closed as soon as it was made")
+            return
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             origin.keep(upstream)
@@ -190,7 +196,7 @@ class Upstream(asyncio.Protocol):
         """Tell the exchange, or leave the idle ones."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.source_closed(str(error) if error else "")
+            exchange.source_closed("" if error is None else str(error) or type(error).__name__)
         else:
             self._origin.forget(self)
 
@@ -206,7 +212,10 @@ class Upstream(asyncio.Protocol):
         self._exchange = None
         if self._is_paused:
             self.resume_reading()
-        if reusable and not self._transport.is_closing():
+        if self._transport.get_write_buffer_size():
+            # Answered before the whole request was sent: the rest would wait for a worker that may never read it.
+            self._transport.abort()
+        elif reusable and not self._transport.is_closing():
             self._origin.keep(self)
         else:
             self._transport.close()
