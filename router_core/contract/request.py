@@ -43,8 +43,8 @@ class RequestOutcome(NamedTuple):
     Attributes:
         status: What became of it.
         http_status: The worker's HTTP status, None when it sent none.
-        duration_s: Seconds from reservation to the end of the answer.
-        ttft_s: Seconds from reservation to the first byte of the answer's body, None when there was none.
+        duration_s: Seconds from selection to the end of the answer.
+        ttft_s: Seconds from selection to the first byte of the answer's body, None when there was none or an error.
         prompt_tokens: Prompt tokens the reply reports, or None.
         cached_tokens: Prompt tokens served from the engine's cache as the reply reports, or None.
         completion_tokens: Generated tokens the reply reports, or None.

@@ -56,16 +56,16 @@ class Attempt:
 
     def on_first_byte(self, data: bytes) -> None:
         """The answer begins: prefill is over, unless it is an error that begins."""
-        dispatcher = self._dispatcher
-        self._ttft_s = dispatcher.now() - self._started
         status = self._exchange.status
-        if status is not None and status < 400:
-            self._lease.first_token()
-            worker = self._lease.worker
-            if dispatcher.policy.wants_first_token:
-                dispatcher.policy.first_token(worker, self._request)
-            if self._exchange.head.path == b"/v1/responses":
-                dispatcher.stored_responses.learn(data, worker)
+        if status is None or status >= 400:
+            return
+        dispatcher, worker = self._dispatcher, self._lease.worker
+        self._ttft_s = dispatcher.now() - self._started
+        self._lease.first_token()
+        if dispatcher.policy.wants_first_token:
+            dispatcher.policy.first_token(worker, self._request)
+        if self._exchange.head.path == b"/v1/responses":
+            dispatcher.stored_responses.learn(data, worker)
 
     def on_end(self, ending: Ending) -> None:
         """Release and tell everybody, once; then answer the client if nobody did."""
