@@ -1,7 +1,6 @@
-from router_policy_cache_aware import CacheAwarePolicy
-
 from router_core.api import WorkerRole
 from router_core.testing.conformance import PAIR_POOL, PolicyConformance
+from router_policy_cache_aware import CacheAwarePolicy
 
 # The kit's short prompts all begin alike, with more of their text than the default threshold asks for.
 OPTIONS = {"cache_threshold": 0.9}

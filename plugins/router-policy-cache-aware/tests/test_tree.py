@@ -3,6 +3,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from router_policy_cache_aware.tree import PrefixTree, common_prefix
 
 
