@@ -5,12 +5,14 @@ Free of pytest, so any test runner may call them. Scenarios named after public b
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import random
+import sys
 import threading
 import tracemalloc
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from router_core.contract.errors import UndeclaredNeedError
@@ -28,6 +30,8 @@ _ODD_TEXTS = {
     "lone surrogates": "\ud800 x \udfff " * 300,
     "control characters": "\x00\x01\x7f\ufeff" * 600,
 }
+
+_PLAIN = (int, float, str, bytes, tuple, list, dict, set, frozenset, bytearray, deque)
 
 
 def check_has_no_contract_slips(subject: Subject) -> None:
@@ -115,7 +119,7 @@ def check_recovered_worker_serves_again(subject: Subject) -> None:
         requests = subject.requests()
         for role in subject.roles:
             worker = harness.candidates(role)[1]
-            for healthy in (False, True):
+            for healthy in (True, False, True):
                 harness.set_health(worker, healthy=healthy)
                 held = [attempt for _ in range(60) for attempt in harness.send(requests.distinct())]
                 for attempt in held:
@@ -142,16 +146,22 @@ def check_repeats_under_equal_seed(subject: Subject) -> None:
 
 def check_instances_share_nothing(subject: Subject) -> None:
     """A second instance in the process changes nothing for the first, though its workers have the same addresses."""
+    before = _shared_state(subject.policy_class)
+    prefix = f"shared by {len(subject.roles)}"  # names no other check has used, so that a shared dict must grow
     with subject.harness(4, seed=7) as harness:
-        alone = list(traffic(harness, subject.requests(), seed=5, churn=False))
+        alone = list(traffic(harness, subject.requests(prefix), seed=5, churn=False))
     with subject.harness(4, seed=7) as harness, subject.harness(4, seed=8) as other:
         beside = []
-        others = traffic(other, subject.requests(), seed=6, churn=False)
-        for pick in traffic(harness, subject.requests(), seed=5, churn=False):
+        others = traffic(other, subject.requests(prefix), seed=6, churn=False)
+        for index, pick in enumerate(traffic(harness, subject.requests(prefix), seed=5, churn=False)):
             beside.append(pick)
-            for _ in itertools.islice(others, 2):
+            for _ in itertools.islice(others, index % 3):
                 pass
     _require_equal(alone, beside, "an instance chose differently beside another one: keep state on self")
+    after = _shared_state(subject.policy_class)
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    if changed:
+        raise AssertionError(f"{', '.join(changed)} changed while an instance worked: keep state on self")
 
 
 def check_legs_share_no_state(subject: Subject) -> None:
@@ -270,6 +280,20 @@ def check_stops_cleanly(subject: Subject) -> None:
     left = set(threading.enumerate()) - before
     if left:
         raise AssertionError(f"threads were left behind: {sorted(t.name for t in left)}; use pool.every, and on_stop")
+
+
+def _shared_state(policy_class: type) -> dict[str, object]:
+    """Return a copy of what all instances see and could change: plain values on the class and in its module."""
+    state: dict[str, object] = {}
+    for owner in policy_class.__mro__[:-1]:
+        for place, names in (
+            (owner.__qualname__, vars(owner)),
+            (owner.__module__, vars(sys.modules[owner.__module__])),
+        ):
+            for name, value in names.items():
+                if not name.startswith("__") and isinstance(value, _PLAIN):
+                    state[f"{place}.{name}"] = copy.copy(value)
+    return state
 
 
 def _require_equal(first: Sequence[str], second: Sequence[str], sentence: str) -> None:
