@@ -1,4 +1,4 @@
-"""Requests of which two parties might disagree where they end. Each is refused, its connection closed, nothing forwarded."""
+"""Requests of which two parties might disagree where they end: refused, closed after, never forwarded."""
 
 import pytest
 
