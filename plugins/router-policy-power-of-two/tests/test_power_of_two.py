@@ -14,7 +14,7 @@ class TestConformance(PolicyConformance):
 
 class TestConformanceByTokens(PolicyConformance):
     policy_class = PowerOfTwoPolicy
-    options = {"metric": "tokens"}  # noqa: RUF012
+    options = {"metric": "tokens"}
 
 
 def started(metric="requests", seed=0):

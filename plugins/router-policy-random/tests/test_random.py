@@ -13,7 +13,7 @@ class TestConformance(PolicyConformance):
 
 class TestConformanceWithSeed(PolicyConformance):
     policy_class = RandomPolicy
-    options = {"seed": 5}  # noqa: RUF012
+    options = {"seed": 5}
 
 
 @pytest.fixture

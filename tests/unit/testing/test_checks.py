@@ -1,7 +1,5 @@
 """Every check must catch the policy it exists for, and let a sound one pass."""
 
-# ruff: noqa: RUF012  bad on purpose
-
 import itertools
 import random
 import threading

@@ -1,5 +1,3 @@
-# ruff: noqa: RUF012  written as an author would
-
 import unittest
 
 import pytest
