@@ -1,0 +1,1 @@
+"""The whole router before simulated engines, seen from outside."""
