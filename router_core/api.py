@@ -16,6 +16,7 @@ The hooks are described in `router_core.contract.hookspecs`. Everything else und
 """
 
 from router_core.contract.hookspecs import hookimpl
+from router_core.contract.membership import MembershipSource, WorkerSpec
 from router_core.contract.policy import PolicyConfig, healthy, least_loaded, rendezvous
 from router_core.contract.pool import PoolContext
 from router_core.contract.request import Leg, LiteralPrompt, OutcomeStatus, RequestOutcome, RoutingRequest
@@ -25,6 +26,7 @@ __all__ = [
     "EngineTelemetry",
     "Leg",
     "LiteralPrompt",
+    "MembershipSource",
     "OutcomeStatus",
     "PolicyConfig",
     "PoolContext",
@@ -32,6 +34,7 @@ __all__ = [
     "RoutingRequest",
     "Worker",
     "WorkerRole",
+    "WorkerSpec",
     "healthy",
     "hookimpl",
     "least_loaded",

@@ -1,0 +1,56 @@
+"""Where workers come from: what a membership source tells the router. The group is `router_core.membership`.
+
+A source is a class with a nested `Config(PolicyConfig)`, built with the validated config. It tells the router the whole
+list each time it changes; the router works out who joined and who left, so a source cannot leave ghosts behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from router_core.contract.worker import WorkerRole
+
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One worker as a source knows it.
+
+    Attributes:
+        url: Its base URL, `http://HOST:PORT`.
+        role: Regular, prefill or decode.
+        models: Models it is known to serve; empty to ask the engine.
+        labels: Free key-value pairs, passed on to policies.
+        bootstrap_port: The port of an SGLang prefill worker's bootstrap server, None when it has none.
+    """
+
+    url: str
+    role: WorkerRole = WorkerRole.REGULAR
+    models: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default=_NO_LABELS)
+    bootstrap_port: int | None = None
+
+
+Report = Callable[[tuple[WorkerSpec, ...]], None]
+"""Takes the whole present list. Raises nothing; may be called as often as one likes."""
+
+
+class MembershipSource(Protocol):
+    """Finds workers, from `run` until it is cancelled."""
+
+    async def run(self, report: Report) -> None:
+        """Report the list once it is known and whenever it changes; never returns of itself.
+
+        What goes wrong for a while (an API that cannot be reached, a file half written) is logged and tried again; the
+        last list stays good meanwhile.
+
+        Args:
+            report: Called in the event loop with the whole list.
+
+        Raises:
+            StartupError: Before the first report, if it can never work: a wrong option, a missing library.
+        """
