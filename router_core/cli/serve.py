@@ -218,10 +218,14 @@ async def _serve(server: RouterServer) -> None:
 
 
 def _calm_garbage_collector() -> None:
-    """Keep what was made at startup out of collections, and collect seldom: a request leaves no cycles behind."""
+    """Keep what was made at startup out of collections, and collect seldom.
+
+    A request leaves no cycles behind, and a full collection over a large prefix tree holds all traffic up: 50,000
+    remembered prompts took 76 to 220 ms.
+    """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _downstream_limits(config: RouterConfig) -> DownstreamLimits:
