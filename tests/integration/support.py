@@ -78,7 +78,7 @@ class SelectionWatch:
     @hookimpl(wrapper=True)
     def select_single(self):
         worker = yield
-        if worker is not None:
+        if isinstance(worker, Worker):
             self.record.selected.append(worker.url)
         return worker
 
