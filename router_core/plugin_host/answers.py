@@ -1,6 +1,6 @@
 """What a policy answered, matched against the candidates. Pure: says what fits and what does not.
 
-A healthy answer never comes here; the manager recognises it by identity.
+A healthy single answer never comes here; the manager recognises it by identity.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ def match_pair(
     answer: object, prefill_workers: tuple[Worker, ...], decode_workers: tuple[Worker, ...]
 ) -> tuple[Worker, Worker] | Misfit:
     """Return the candidates that `answer` means, the prefill worker first."""
+    # 0. As it should be: candidates themselves. Not worth a look at urls.
+    if type(answer) is tuple and len(answer) == 2:
+        first, second = answer
+        if _is_one_of(first, prefill_workers) and _is_one_of(second, decode_workers):
+            return answer
     # 1. No pair of workers.
     if not isinstance(answer, tuple | list):
         return Misfit(FaultKind.WRONG_TYPE, f"returned {_kind(answer)}; return (prefill, decode), or None")
@@ -61,6 +66,13 @@ def discard(answer: object) -> None:
     """Close an answer that was not meant to be one, so that Python does not warn of a coroutine never awaited."""
     if inspect.iscoroutine(answer):
         answer.close()
+
+
+def _is_one_of(answer: object, workers: tuple[Worker, ...]) -> bool:
+    for worker in workers:  # noqa: SIM110  # any() is slower, and this is once a request
+        if worker is answer:
+            return True
+    return False
 
 
 def _member(worker: Worker, workers: tuple[Worker, ...]) -> Worker | None:
