@@ -31,7 +31,7 @@ class WorkerSpec:
     url: str
     role: WorkerRole = WorkerRole.REGULAR
     models: frozenset[str] = frozenset()
-    labels: Mapping[str, str] = field(default=_NO_LABELS)
+    labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS)
     bootstrap_port: int | None = None
 
 

@@ -57,5 +57,5 @@ def rendezvous(workers: Sequence[Worker], key: str) -> Worker:
     """
     if not workers:
         raise ValueError("rendezvous() needs at least one worker; check the candidates before calling it")
-    seed = xxh3_64_intdigest(key.encode())
+    seed = xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"))
     return max(workers, key=lambda worker: xxh3_64_intdigest(worker.url.encode(), seed))

@@ -43,6 +43,11 @@ def test_rendezvous_moves_only_the_keys_of_a_worker_that_left() -> None:
     assert 60 < share < 140
 
 
+def test_rendezvous_takes_any_text_json_can_carry() -> None:
+    workers = _workers(0, 0)
+    assert rendezvous(workers, "\ud800") is rendezvous(workers, "\ud800")
+
+
 def test_undeclared_text_and_prefix_name_the_remedy() -> None:
     request = RoutingRequest("r", LiteralPrompt(text="hello"))
     for need in ("text", "prefix"):
