@@ -89,6 +89,11 @@ class RouterServer:
         """Finish running requests within the grace period and stop everything; policies' `on_stop` run."""
         await self._started.aclose()
 
+    def end_grace(self) -> None:
+        """Cut the requests that still run; whoever waits in `stop` goes on with the rest of it."""
+        for connection in tuple(self._relay.connections):
+            connection.abort()
+
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config, loop = self.config, asyncio.get_running_loop()
         client = await stack.enter_async_context(EngineClient())
@@ -213,7 +218,12 @@ async def _serve(server: RouterServer) -> None:
         server.metrics_url,
     )
     await stop.wait()
-    _log.info("stopping: running requests have %g s to finish", server.config.limits.shutdown_grace_s)
+    _log.info(
+        "stopping: running requests have %g s to finish; a second signal ends them at once",
+        server.config.limits.shutdown_grace_s,
+    )
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, server.end_grace)
     await server.stop()
 
 

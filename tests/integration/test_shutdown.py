@@ -1,0 +1,153 @@
+"""SIGTERM: what runs may finish within the grace period, nothing new begins, and policies are told."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from router_core.testing.scripted_server import Pause, Read, ScriptedServer, Send
+
+from .router_process import is_refused, listening_router
+from .support import RawClient, chat, until
+from .test_streaming import EVENTS, HEAD, chunk, worker_script
+
+TIDY = """
+from router_core.api import hookimpl
+
+class Tidy:
+    @hookimpl
+    def select_single(self, workers):
+        return workers[0]
+
+    @hookimpl
+    async def on_stop(self):
+        open("stopped", "w").close()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "house.py").write_text(TIDY)
+    return tmp_path
+
+
+def stream_until(gate):
+    """Return a worker's script: one event, another when the test says so."""
+    return worker_script(
+        [Read(), Send(HEAD + chunk(EVENTS[0])), Pause(event=gate), Send(chunk(EVENTS[1]) + chunk(b""))]
+    )
+
+
+async def refused(url):
+    for _ in range(2000):
+        if await is_refused(url):
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"{url} still takes connections")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_running_stream_finishes_and_nothing_new_begins(folder, number):
+    gate = asyncio.Event()
+    async with (
+        ScriptedServer(stream_until(gate)) as worker,
+        listening_router(worker.url, policy="house:Tidy", folder=folder) as router,
+        await RawClient.connect(router.url) as idle,
+        await RawClient.connect(router.url) as client,
+    ):
+        client.send(chat(stream=True))
+        await client.read_until(EVENTS[0])
+        router.send_signal(number)
+        await refused(router.url)
+        assert await idle.read_rest() == b""  # an idle connection is closed at once
+        assert router.is_running
+        assert not (folder / "stopped").exists()
+        gate.set()
+        assert (await client.read_rest()).endswith(chunk(EVENTS[1]) + b"0\r\n\r\n")  # whole, then closed
+        assert await router.ended() == 0
+        assert (folder / "stopped").exists()
+
+
+async def test_a_request_whose_answer_had_not_begun_finishes_too(simulated_engine, folder):
+    async with (
+        simulated_engine(ttft_s=0.3) as engine,
+        listening_router(engine.url, policy="house:Tidy", folder=folder) as router,
+        await RawClient.connect(router.url) as client,
+    ):
+        client.send()
+        await engine.wait_running()
+        router.send_signal(signal.SIGTERM)
+        status, headers = await client.read_head()
+        assert (status, headers["connection"]) == (200, "close")
+        await client.read_rest()
+        assert await router.ended() == 0
+
+
+async def test_when_the_grace_is_over_streams_are_cut_and_workers_see_it(folder):
+    gate = asyncio.Event()
+    async with (
+        ScriptedServer(stream_until(gate)) as worker,
+        listening_router(
+            worker.url, policy="house:Tidy", folder=folder, settings={"LIMITS__SHUTDOWN_GRACE_S": "0.1"}
+        ) as router,
+        await RawClient.connect(router.url) as client,
+    ):
+        client.send(chat(stream=True))
+        await client.read_until(EVENTS[0])
+        router.send_signal(signal.SIGTERM)
+        assert not (await client.read_rest()).endswith(b"0\r\n\r\n")
+        assert await router.ended() == 0
+        gate.set()
+        await worker.wait_closed(3)
+        assert (folder / "stopped").exists()
+
+
+async def test_no_grace_ends_at_once(simulated_engine, folder):
+    async with (
+        simulated_engine(token_interval_s=0.02) as engine,
+        listening_router(
+            engine.url, policy="house:Tidy", folder=folder, settings={"LIMITS__SHUTDOWN_GRACE_S": "0"}
+        ) as router,
+        await RawClient.connect(router.url) as client,
+    ):
+        client.send(chat(stream=True, max_tokens=100_000, ignore_eos=True))
+        await client.read_until(b"content")
+        router.send_signal(signal.SIGTERM)
+        await client.read_rest()
+        assert await router.ended() == 0
+        assert (folder / "stopped").exists()
+        await engine.wait_for_abort()
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_the_grace(simulated_engine, folder, second):
+    async with (
+        simulated_engine(token_interval_s=0.02) as engine,
+        listening_router(
+            engine.url, policy="house:Tidy", folder=folder, settings={"LIMITS__SHUTDOWN_GRACE_S": "3600"}
+        ) as router,
+        await RawClient.connect(router.url) as client,
+    ):
+        client.send(chat(stream=True, max_tokens=100_000, ignore_eos=True))
+        await client.read_until(b"content")
+        router.send_signal(signal.SIGTERM)
+        await refused(router.url)
+        assert router.is_running
+        router.send_signal(second)
+        await client.read_rest()
+        assert await router.ended() == 0
+        assert (folder / "stopped").exists()  # in a hurry, but in good order
+        await engine.wait_for_abort()
+
+
+async def test_an_idle_router_ends_at_once(simulated_engine, folder):
+    async with simulated_engine() as engine, listening_router(engine.url, policy="house:Tidy", folder=folder) as router:
+        async with await RawClient.connect(router.url) as client:
+            client.send()
+            await client.read_answer()  # the connection to the worker is kept, and idle
+            router.send_signal(signal.SIGTERM)
+            assert await router.ended() == 0
+        await until(lambda: (folder / "stopped").exists())
+        assert not any("Traceback" in line or "ERROR" in line for line in router.lines), router.lines
