@@ -100,11 +100,12 @@ class Origin:
 class Connecting:
     """A connection in the making, for one exchange. Stands in for the connection until it is there."""
 
-    def __init__(self, origin: Origin, exchange: Exchange, on_done: Callable[[Connecting], None]) -> None:
+    def __init__(self, origin: Origin, exchange: Exchange, on_done: Callable[[Connecting], object]) -> None:
         self._origin = origin
         self._exchange: Exchange | None = exchange
-        self._on_done = on_done
         self._task = origin.loop.create_task(self._connect())
+        # Not in the task's own `finally`: one cancelled before its first step never gets there.
+        self._task.add_done_callback(lambda _: on_done(self))
 
     async def _connect(self) -> None:
         origin = self._origin
@@ -122,8 +123,6 @@ class Connecting:
         except UnicodeError as error:  # a host name that IDNA cannot encode
             self._fail(f"no connection to {origin.base_url}: {error}")
             return
-        finally:
-            self._on_done(self)
         if upstream.is_closing:
             self._fail(f"no connection to {origin.base_url}: closed as soon as it was made")
             return

@@ -116,6 +116,12 @@ class Client:
                 body = await self.reader.read()
             return Answer(status, head, body)
 
+    async def final_answer(self) -> Answer:
+        """Read one answer and the interim ones before it."""
+        while (answer := await self.answer()).status < 200:
+            pass
+        return answer
+
     async def read(self, count: int) -> bytes:
         """Read exactly so many bytes."""
         async with asyncio.timeout(_WAIT_S):
