@@ -1,0 +1,1 @@
+"""Sustained load: engines, router and clients each in a process of their own."""
