@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import aiohttp
 import orjson
@@ -15,7 +17,32 @@ _CANNOT_REACH = (aiohttp.ClientError, OSError, ValueError)  # ValueError: a host
 
 
 class EngineReplyError(Exception):
-    """A worker could not be asked, or what it answered is not what was asked for."""
+    """A worker could not be asked, or what it answered is not what was asked for.
+
+    Attributes:
+        status: The status it answered; None when there was no answer.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What an engine says of itself when it joins.
+
+    Attributes:
+        kind: Which engine it seems to be; None when nothing tells.
+        models: Ids of the models it serves, adapters too, in its order.
+        adapters: Those of them that are LoRA adapters on another model.
+        dp_size: How many data-parallel ranks it has; None when it does not say (vLLM never does).
+    """
+
+    kind: Literal["sglang", "vllm"] | None = None
+    models: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
+    dp_size: int | None = None
 
 
 class EngineClient:
@@ -85,17 +112,65 @@ class EngineClient:
         Raises:
             EngineReplyError: If it does not answer, or not with a list of models.
         """
-        where = f"GET {base_url}/v1/models"
+        body = await self.fetch(base_url, "/v1/models", timeout_s)
+        return _model_items(body, f"GET {base_url}/v1/models")
+
+    async def fetch_server_info(self, base_url: str, timeout_s: float) -> EngineFacts:
+        """Ask a worker what it is. Engines differ and old ones know few paths, so whatever it does not tell is empty.
+
+        Args:
+            base_url: The worker's address.
+            timeout_s: Seconds each of its answers may take.
+        """
+        items, server, model = await asyncio.gather(
+            self._models_or_none(base_url, timeout_s),
+            self._first_object(base_url, ("/server_info", "/get_server_info"), timeout_s),
+            self._first_object(base_url, ("/model_info", "/get_model_info"), timeout_s),
+        )
+        return _facts(items, server, model)
+
+    async def fetch(self, base_url: str, path: str, timeout_s: float) -> bytes:
+        """Return the body of a worker's answer to a GET.
+
+        Args:
+            base_url: The worker's address.
+            path: What to ask for, with its query.
+            timeout_s: Seconds the whole answer may take.
+
+        Raises:
+            EngineReplyError: If it does not answer, or not with status 200, or with far too much.
+        """
+        where = f"GET {base_url}{path}"
         try:
-            async with self._get(base_url, "/v1/models", timeout_s) as response:
+            async with self._get(base_url, path, timeout_s) as response:
                 if response.status != 200:
-                    raise EngineReplyError(f"{where} answered {response.status}")
-                body = await _read_bounded(response, where)
+                    raise EngineReplyError(f"{where} answered {response.status}", response.status)
+                return await _read_bounded(response, where)
         except TimeoutError as error:
             raise EngineReplyError(f"{where} took longer than {timeout_s:g} s") from error
         except _CANNOT_REACH as error:
             raise EngineReplyError(f"{where} failed: {_described(error)}") from error
-        return _model_items(body, where)
+
+    async def _models_or_none(self, base_url: str, timeout_s: float) -> list[dict[str, Any]]:
+        try:
+            return await self.fetch_models(base_url, timeout_s)
+        except EngineReplyError:
+            return []
+
+    async def _first_object(self, base_url: str, paths: Sequence[str], timeout_s: float) -> dict[str, Any]:
+        """Return the first JSON object among the answers to `paths`, an empty one if there is none."""
+        for path in paths:
+            try:
+                document = orjson.loads(await self.fetch(base_url, path, timeout_s))
+            except EngineReplyError as error:
+                if error.status is None:
+                    break  # it does not answer this one; waiting for another would only take longer
+            except orjson.JSONDecodeError:
+                continue
+            else:
+                if isinstance(document, dict):
+                    return document
+        return {}
 
     def _get(self, base_url: str, path: str, timeout_s: float) -> aiohttp.client._RequestContextManager:
         if self._session is None:
@@ -112,7 +187,7 @@ async def _read_bounded(response: aiohttp.ClientResponse, where: str) -> bytes:
     async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
         body += chunk
         if len(body) > _MAX_REPLY_BYTES:
-            raise EngineReplyError(f"{where} answered more than {_MAX_REPLY_BYTES} bytes")
+            raise EngineReplyError(f"{where} answered more than {_MAX_REPLY_BYTES} bytes", response.status)
     return bytes(body)
 
 
@@ -121,11 +196,44 @@ def _model_items(body: bytes, where: str) -> list[dict[str, Any]]:
     try:
         reply = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise EngineReplyError(f"{where} answered something that is not JSON: {body[:80]!r}") from error
+        raise EngineReplyError(f"{where} answered something that is not JSON: {body[:80]!r}", 200) from error
     items = reply.get("data") if isinstance(reply, dict) else None
     if not isinstance(items, list):
-        raise EngineReplyError(f"{where} answered JSON without a list `data`: {body[:80]!r}")
+        raise EngineReplyError(f"{where} answered JSON without a list `data`: {body[:80]!r}", 200)
     return [item for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
+
+
+def _facts(items: list[dict[str, Any]], server: dict[str, Any], model: dict[str, Any]) -> EngineFacts:
+    """Put together what a worker told. `Any`: the words of engines we have not met."""
+    models = [item["id"] for item in items]
+    if not models:
+        told = (server.get("served_model_name"), model.get("served_model_name"), *_paths(server), *_paths(model))
+        models = [next((name for name in told if isinstance(name, str) and name), "")]
+    dp_size = server.get("dp_size")
+    return EngineFacts(
+        kind=_kind(items, server, model),
+        models=tuple(dict.fromkeys(filter(None, models))),
+        adapters=tuple(dict.fromkeys(item["id"] for item in items if _is_adapter(item))),
+        dp_size=dp_size if isinstance(dp_size, int) and not isinstance(dp_size, bool) and dp_size > 0 else None,
+    )
+
+
+def _kind(
+    items: list[dict[str, Any]], server: dict[str, Any], model: dict[str, Any]
+) -> Literal["sglang", "vllm"] | None:
+    owners = {item.get("owned_by") for item in items if isinstance(item.get("owned_by"), str)}
+    if "vllm" in owners or "vllm_config" in server:  # vLLM in development mode has a /server_info of its own
+        return "vllm"
+    return "sglang" if "sglang" in owners or _paths(server) or _paths(model) else None
+
+
+def _paths(info: dict[str, Any]) -> list[Any]:
+    return [info["model_path"]] if "model_path" in info else []
+
+
+def _is_adapter(item: dict[str, Any]) -> bool:
+    parent = item.get("parent")  # `root` is where an adapter's files are; a base model has one, too
+    return isinstance(parent, str) and parent not in ("", item["id"])
 
 
 def _described(error: Exception) -> str:

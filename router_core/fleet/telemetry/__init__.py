@@ -1,0 +1,1 @@
+"""What engines say of their own load: polled, parsed, and noted in `worker.engine`."""
