@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
-from router_core.api import PolicyConfig, PoolContext, RequestOutcome, RoutingRequest, Worker, hookimpl
+from collections.abc import Callable
+from typing import NamedTuple
+
+from router_core.api import (
+    Leg,
+    OutcomeStatus,
+    PolicyConfig,
+    PoolContext,
+    RequestOutcome,
+    RoutingRequest,
+    Worker,
+    hookimpl,
+)
+
+_Key = tuple[str, OutcomeStatus, Leg, str | None]
+
+
+class _Series(NamedTuple):
+    """What is fed for attempts that ended alike."""
+
+    requests: Callable[[float], None]
+    decisions: Callable[[float], None]
+    duration: Callable[[float], None]
+    ttft: Callable[[float], None]
 
 
 class MetricsObserver:
@@ -16,26 +39,51 @@ class MetricsObserver:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._series: dict[_Key, _Series] = {}
+        self._tokens: dict[tuple[str, str], Callable[[float], None]] = {}
 
     @hookimpl
     def on_start(self, pool: PoolContext) -> None:
-        """Keep the pool's counters: looking them up for each request would cost as much as counting."""
-        self._count = pool.count
-        self._observe = pool.observe
+        """Keep the pool, whose counters are looked up when an outcome is met first."""
+        self._pool = pool
 
     @hookimpl
     def on_request_complete(self, worker: Worker, request: RoutingRequest, outcome: RequestOutcome) -> None:
         """Count one attempt. Status, duration and leg are always known; times and tokens only when there were any."""
-        count, observe, url, leg = self._count, self._observe, worker.url, outcome.leg
-        count("requests_total", 1, worker=url, status=outcome.status, leg=leg)
-        count("policy_decisions_total", 1, worker=url, reason=request.reason or "unexplained")
-        observe("request_duration_seconds", outcome.duration_s, leg=leg)
-        ttft_s, prompt_tokens, completion_tokens = outcome.ttft_s, outcome.prompt_tokens, outcome.completion_tokens
-        if ttft_s is not None:
-            observe("time_to_first_token_seconds", ttft_s, leg=leg)
-        if prompt_tokens is not None:
-            count("prompt_tokens_total", prompt_tokens, worker=url)
+        url = worker.url
+        key = (url, outcome.status, outcome.leg, request.reason)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = self._meet(*key)
+        series.requests(1)
+        series.decisions(1)
+        series.duration(outcome.duration_s)
+        if outcome.ttft_s is not None:
+            series.ttft(outcome.ttft_s)
+        if outcome.prompt_tokens is not None:
+            self._count_tokens("prompt_tokens_total", url, outcome.prompt_tokens)
         if outcome.cached_tokens is not None:
-            count("cached_tokens_total", outcome.cached_tokens, worker=url)
-        if completion_tokens is not None:
-            count("completion_tokens_total", completion_tokens, worker=url)
+            self._count_tokens("cached_tokens_total", url, outcome.cached_tokens)
+        if outcome.completion_tokens is not None:
+            self._count_tokens("completion_tokens_total", url, outcome.completion_tokens)
+
+    @hookimpl
+    def on_worker_removed(self, worker: Worker) -> None:
+        """Let go of what was kept for a worker that left."""
+        self._series = {key: series for key, series in self._series.items() if key[0] != worker.url}
+        self._tokens = {key: add for key, add in self._tokens.items() if key[1] != worker.url}
+
+    def _count_tokens(self, name: str, url: str, tokens: int) -> None:
+        add = self._tokens.get((name, url))
+        if add is None:
+            add = self._tokens[name, url] = self._pool.counter(name, worker=url)
+        add(tokens)
+
+    def _meet(self, url: str, status: OutcomeStatus, leg: Leg, reason: str | None) -> _Series:
+        pool = self._pool
+        return _Series(
+            pool.counter("requests_total", worker=url, status=status, leg=leg),
+            pool.counter("policy_decisions_total", worker=url, reason=reason or "unexplained"),
+            pool.histogram("request_duration_seconds", leg=leg),
+            pool.histogram("time_to_first_token_seconds", leg=leg),
+        )

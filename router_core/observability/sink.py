@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from router_core.observability.families import MetricKind
 
@@ -22,6 +22,11 @@ class Cell:
     def __init__(self) -> None:
         self.value = 0.0
 
+    def add(self, value: float) -> None:
+        """Add what a counter may be given; nothing else is taken."""
+        if 0 <= value < _INFINITY:
+            self.value += value
+
 
 class HistogramCell:
     """One series of a histogram: a count for each bucket, one more for what is above them all, and the sum."""
@@ -32,6 +37,12 @@ class HistogramCell:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Record a finite value; no other is taken."""
+        if -_INFINITY < value < _INFINITY:
+            self.sum += value
+            self.counts[bisect_left(self.bounds, value)] += 1
 
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
@@ -100,6 +111,18 @@ class MetricSink(ABC):
             pass
         self._refuse(MetricKind.HISTOGRAM, name, "invalid_value")
 
+    def counter(self, name: str, labels: Mapping[str, str]) -> Callable[[float], None]:
+        """Return what adds to one counter; one that is refused takes everything and counts nothing."""
+        known = self._meet(MetricKind.COUNTER, name, labels)
+        cell = None if known is None else self._counters.get((name, tuple(known.items())))
+        return _refused if cell is None else cell.add
+
+    def histogram(self, name: str, labels: Mapping[str, str]) -> Callable[[float], None]:
+        """Return what records one histogram's observations; one that is refused records none."""
+        known = self._meet(MetricKind.HISTOGRAM, name, labels)
+        cell = None if known is None else self._histograms.get((name, tuple(known.items())))
+        return _refused if cell is None else cell.observe
+
     def _look_up_afresh(self) -> None:
         """Ask for every series again; after some were removed."""
         self._counters.clear()
@@ -123,6 +146,10 @@ class MetricSink(ABC):
         else:
             self._gauges[key] = cell
         return text
+
+
+def _refused(value: float) -> None:
+    """Stand in for a series that may not be."""
 
 
 _MAX_LABEL_LENGTH = 1000

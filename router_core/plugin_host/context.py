@@ -39,6 +39,12 @@ class MetricSink(Protocol):
     def observe(self, name: str, value: float, labels: dict[str, str]) -> None:
         """Record one observation of a histogram."""
 
+    def counter(self, name: str, labels: dict[str, str]) -> Callable[[float], None]:
+        """Return what adds to one counter."""
+
+    def histogram(self, name: str, labels: dict[str, str]) -> Callable[[float], None]:
+        """Return what records one histogram's observations."""
+
 
 class LivePoolContext:
     """Implements `PoolContext` for one plugin of one pool; `stop` ends its timers."""
@@ -121,6 +127,14 @@ class LivePoolContext:
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Record one observation of a histogram."""
         self._sink.observe(name, value, labels)
+
+    def counter(self, name: str, **labels: str) -> Callable[[float], None]:
+        """Return what adds to one counter."""
+        return self._sink.counter(name, labels)
+
+    def histogram(self, name: str, **labels: str) -> Callable[[float], None]:
+        """Return what records one histogram's observations."""
+        return self._sink.histogram(name, labels)
 
     def stop(self) -> None:
         """End all timers; none fires afterwards."""

@@ -116,6 +116,7 @@ class Exchange:
         "_keep_alive",
         "_worker_keeps_alive",
         "_write",
+        "_first_read",
         "_tail",
     )
 
@@ -138,14 +139,15 @@ class Exchange:
         self._keep_alive = False
         self._worker_keeps_alive = False
         self._write = client.write
-        self._tail: deque[bytes] = deque(maxlen=_TAIL_READS)
+        self._first_read = b""
+        self._tail: deque[bytes] | None = None  # made when the body comes in more than one read
 
     # --- for whoever decides ---
 
     @property
     def tail(self) -> bytes:
         """The last few reads of the answer's body: where usage figures stand."""
-        return b"".join(self._tail)
+        return self._first_read if self._tail is None else b"".join(self._tail)
 
     def forward(self, destination: Destination, listener: Listener) -> None:
         """Send the request; may be called again from `on_end` while no answer has begun.
@@ -195,7 +197,10 @@ class Exchange:
         body = data if whole else data[:end]
         if not self._body_begun:
             self._begin_body(body)
-        self._tail.append(body)
+        tail = self._tail
+        if tail is None:
+            tail = self._tail = deque((self._first_read,), _TAIL_READS)
+        tail.append(body)
         if self._sink is None:
             self._write(body)
         else:
@@ -317,7 +322,7 @@ class Exchange:
         body = data if whole else data[:end]
         if body:
             self._begin_body(body)
-            self._tail.append(body)
+            self._first_read = body
         if self._sink is None:
             self._write(head + body)
         else:

@@ -122,6 +122,14 @@ class FakePool:
             self._observations[key] = deque(maxlen=_KEPT_OBSERVATIONS)
         self._observations[key].append(value)
 
+    def counter(self, name: str, **labels: str) -> Callable[[float], None]:
+        """Return what adds to one counter."""
+        return lambda value: self.count(name, value, **labels)
+
+    def histogram(self, name: str, **labels: str) -> Callable[[float], None]:
+        """Return what records one histogram's observations."""
+        return lambda value: self.observe(name, value, **labels)
+
     # --- what a test does ---
 
     def advance(self, seconds: float) -> None:

@@ -163,9 +163,8 @@ def test_decode_takes_the_first_of_the_least_loaded():
     assert single.worker.url == "http://decode-0"
 
 
-@pytest.mark.parametrize("compat", ["none", None])
-def test_none_means_the_policys_own_rules(compat):
-    harness = make_harness(compat)
+def test_by_default_the_policys_own_rules_hold():
+    harness = make_harness(None)
     assert len({serve(harness, letter * 9) for letter in "abc"}) == 3
 
 

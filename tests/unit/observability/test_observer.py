@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from router_core.api import Leg, LiteralPrompt, OutcomeStatus, RequestOutcome, RoutingRequest, Worker
 from router_core.observability.observer import MetricsObserver
 
@@ -10,10 +12,10 @@ class CountingPool:
     def __init__(self) -> None:
         self.told: list[tuple[str, float, dict[str, str]]] = []
 
-    def count(self, name: str, value: float = 1, **labels: str) -> None:
-        self.told.append((name, value, labels))
+    def counter(self, name: str, **labels: str) -> Callable[[float], None]:
+        return lambda value: self.told.append((name, value, labels))
 
-    observe = count
+    histogram = counter
 
 
 def told_about(outcome: RequestOutcome, reason: str | None = None) -> dict[str, tuple[float, dict[str, str]]]:

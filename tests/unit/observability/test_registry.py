@@ -183,6 +183,27 @@ def test_the_order_of_labels_and_the_type_of_text_do_not_matter() -> None:
     assert found['router_core_ranks_total{rank="True"}'] == 1
 
 
+def test_a_labelled_sink_adds_its_labels_and_its_handles_feed_the_same_series() -> None:
+    registry = MetricsRegistry()
+    sink = registry.labelled({"pool": "chat", "plugin": "mine"})
+    add = sink.counter("hits_total", {"kind": "long"})
+    add(2)
+    add(-1)
+    sink.count("hits_total", 1, {"kind": "long"})
+    sink.histogram("match_ratio", {})(0.5)
+    found = figures(registry)
+    assert found['router_core_hits_total{kind="long",plugin="mine",pool="chat"}'] == 3
+    assert found['router_core_match_ratio_count{plugin="mine",pool="chat"}'] == 1
+
+
+def test_a_handle_of_a_refused_series_takes_everything_and_counts_nothing() -> None:
+    registry = MetricsRegistry()
+    registry.gauge("hits", 1, {})
+    registry.counter("hits{}", {"a b": "c"})(1)
+    registry.histogram("hits", {})(1)
+    assert dropped(registry, "router_core_hits", "name_taken") == 1
+
+
 def test_a_gauge_shows_the_last_value() -> None:
     registry = MetricsRegistry()
     for depth in (5, 2):

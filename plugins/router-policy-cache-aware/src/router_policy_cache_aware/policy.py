@@ -41,7 +41,7 @@ class CacheAwarePolicy:
         max_tree_size: Annotated[int, Field(gt=0)] = 67_108_864
         """Characters to remember, over all workers and models together; what was not used for longest goes first."""
 
-        compat: Literal["none", "sglang-0.3.2", "tree_size"] | None = None
+        compat: Literal["sglang-0.3.2", "tree_size"] | None = None
         """Decide exactly as an older router did, its defects included; only for comparisons."""
 
     needs = frozenset({"text"})
@@ -55,7 +55,7 @@ class CacheAwarePolicy:
             tree_chars=config.max_tree_size,
         )
         self._rules: Rules
-        if config.compat in (None, "none"):
+        if config.compat is None:
             self._rules = Affinity(limits, evicts=config.eviction_interval_secs > 0)
         else:
             self._rules = OriginalRules(limits, misses_by_tree_size=config.compat == "tree_size")
@@ -114,6 +114,9 @@ class CacheAwarePolicy:
     def on_start(self, pool: PoolContext) -> None:
         """Start the timers, which stop with the pool."""
         self._pool = pool
+        self._count_hit = pool.counter("cache_hits_total")
+        self._count_miss = pool.counter("cache_misses_total")
+        self._observe_ratio = pool.histogram("cache_match_ratio")
         pool.every(_UPKEEP_S, self._upkeep)
         if self._eviction_interval_secs:
             pool.every(self._eviction_interval_secs, self._rules.evict)
@@ -144,8 +147,8 @@ class CacheAwarePolicy:
                 loads = {worker.url: worker.load for worker in workers}
                 logger.debug("loads are uneven: max %d, min %d, %s; taking the shortest queue", highest, lowest, loads)
         elif pool is not None:
-            pool.count("cache_hits_total" if reason == "cache_hit" else "cache_misses_total")
-            pool.observe("cache_match_ratio", ratio)
+            (self._count_hit if reason == "cache_hit" else self._count_miss)(1)
+            self._observe_ratio(ratio)
 
 
 _UPKEEP_S = 1.0
