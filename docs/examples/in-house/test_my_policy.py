@@ -1,0 +1,15 @@
+from my_policy import StickyUser
+
+from router_core.testing.conformance import PolicyConformance
+
+
+class TestConformance(PolicyConformance):
+    policy_class = StickyUser
+    affinity = "user"
+
+
+def test_a_user_leaves_a_busy_home(policy_harness, make_request):
+    harness = policy_harness(StickyUser(StickyUser.Config(margin=1)), workers=3)
+    home = harness.select(make_request(user="ada")).worker
+    assert harness.select(make_request(user="ada")).worker is home
+    assert harness.select(make_request(user="ada")).worker is not home
