@@ -253,4 +253,4 @@ def _status_message(body: bytes) -> str:
 
 
 def _described(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__
