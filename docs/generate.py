@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     for page in stale:
         if not is_check:
             page.write_text(regenerated(page))
-        print(f"{page.name}: {'is not up to date; run make docs-reference' if is_check else 'written'}")
+        print(f"{page.name}: {'is not up to date; run python docs/generate.py' if is_check else 'written'}")
     return 1 if is_check and stale else 0
 
 

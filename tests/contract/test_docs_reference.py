@@ -20,6 +20,7 @@ from router_core.contract.hookspecs import PolicySpec
 from router_core.contract.pool import PoolContext
 from router_core.contract.request import RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker
+from router_core.plugin_host import discovery
 from router_core.plugin_host.discovery import installed_policies, load_policy
 from router_core.plugin_host.faults import FaultKind
 from router_core.relay.downstream import _CODES
@@ -134,6 +135,11 @@ def test_every_attribute_of_what_hooks_are_given_is_documented(title, names):
 @pytest.mark.parametrize("name", api.__all__)
 def test_every_public_name_is_in_the_hook_reference(name):
     assert re.search(rf"\b{name}\b", page("hooks.md")), f"say what {name} is"
+
+
+def test_every_entry_point_group_is_promised():
+    groups = {value for name, value in vars(discovery).items() if name.endswith("_GROUP")}
+    assert groups <= set(re.findall(r"`(router_core\.\w+)`", (ROOT / "VERSIONING.md").read_text()))
 
 
 # --- HTTP ---
