@@ -113,12 +113,24 @@ class RoutingRequest:
         id: Names the request in logs and traces.
         leg: Single, or which leg of a pair is being placed.
         attempt: 1 for the first try.
+        input_tokens: Estimated prompt tokens, about four bytes of body each; never a tokenizer's count.
         headers: The request headers declared as `header:<name>` needs, by lower-case name.
         reason: What the policy last gave to `explain`, or None.
         reason_parts: The figures it gave with it.
     """
 
-    __slots__ = ("id", "leg", "attempt", "headers", "reason", "reason_parts", "_prompt", "_needs", "_prefix")
+    __slots__ = (
+        "id",
+        "leg",
+        "attempt",
+        "input_tokens",
+        "headers",
+        "reason",
+        "reason_parts",
+        "_prompt",
+        "_needs",
+        "_prefix",
+    )
 
     def __init__(
         self,
@@ -133,6 +145,7 @@ class RoutingRequest:
         self.id = id
         self.leg = leg
         self.attempt = attempt
+        self.input_tokens = prompt.input_tokens
         self.headers = headers
         self.reason: str | None = None
         self.reason_parts: Mapping[str, object] = _NO_HEADERS
@@ -164,11 +177,6 @@ class RoutingRequest:
             prompt = self._prompt
             self._prefix = chained_block_hashes(prompt.text, (prompt.model, prompt.lora, prompt.cache_salt))
         return self._prefix
-
-    @property
-    def input_tokens(self) -> int:
-        """Estimated prompt tokens, about four bytes of body each; never a tokenizer's count."""
-        return self._prompt.input_tokens
 
     @property
     def user(self) -> str | None:

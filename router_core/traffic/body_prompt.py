@@ -11,6 +11,7 @@ from router_core.relay.head import RequestHead
 # Stands before each role, where no client's text can fake it by chance: ASCII's own record and unit separators.
 _ROLE, _CONTENT = "\x1e", "\x1f"
 _BYTES_PER_TOKEN = 4
+_MAX_DEPTH = 8
 
 
 class BodyPrompt:
@@ -126,17 +127,22 @@ def _conversation(system: object, messages: list[Any]) -> str:
     return "".join(parts)
 
 
-def _content(content: object) -> str:
-    """Return the text of a string, of parts, of token ids, or of lists of them."""
+def _content(content: object, depth: int = 0) -> str:
+    """Return the text of a string, of parts, of token ids, or of lists of them; what is nested absurdly has none."""
     if isinstance(content, str):
         return content
-    if content is None:
+    if content is None or depth > _MAX_DEPTH:
         return ""
     if isinstance(content, list):
         if content and isinstance(content[0], int):
-            return " ".join(map(str, content))
-        return _CONTENT.join(map(_content, content))
+            return " ".join([str(part) for part in content if type(part) is int])
+        return _CONTENT.join([_content(part, depth + 1) for part in content])
     if isinstance(content, dict):
         text = content.get("text")
-        return text if isinstance(text, str) else orjson.dumps(content).decode()
+        if isinstance(text, str):
+            return text
+        try:
+            return orjson.dumps(content).decode()
+        except orjson.JSONEncodeError:
+            return ""
     return str(content)

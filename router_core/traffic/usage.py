@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# OpenAI's, Anthropic's and SGLang's names. A quote inside generated text is escaped, so text cannot pose as a key.
-_FIGURE = re.compile(
-    rb'"(prompt_tokens|input_tokens|completion_tokens|output_tokens|cached_tokens|cache_read_input_tokens)"\s*:\s*(\d+)'
-)
 _WINDOW_BYTES = 8192
+# OpenAI's and Anthropic's, and SGLang's own. A quote inside generated text is escaped, so text cannot pose as a key.
+_OBJECT, _NATIVE_OBJECT = b'"usage"', b'"meta_info"'
+_FIGURE = re.compile(
+    rb'"(prompt_tokens|input_tokens|completion_tokens|output_tokens|cached_tokens|cache_read_input_tokens)"'
+    rb"\s*:\s*(\d{1,15})(?!\d)"
+)
 
 
 class Usage(NamedTuple):
@@ -25,22 +27,14 @@ _NOTHING = Usage()
 
 def read_usage(tail: bytes) -> Usage:
     """Return the token figures at the end of an answer's body, framing included."""
-    # Looking for the key first is what makes this cheap: most reads of a stream hold none.
-    start = tail.rfind(b'"usage"', -_WINDOW_BYTES)
+    # Looking for the object first is what makes this cheap: most answers' ends hold none.
+    start = tail.rfind(_OBJECT, -_WINDOW_BYTES)
     if start < 0:
-        start = tail.rfind(b'"meta_info"', -_WINDOW_BYTES)
+        start = tail.rfind(_NATIVE_OBJECT, -_WINDOW_BYTES)
         if start < 0:
             return _NOTHING
     found = dict(_FIGURE.findall(tail, start))
-    return Usage(
-        _first(found, b"prompt_tokens", b"input_tokens"),
-        _first(found, b"cached_tokens", b"cache_read_input_tokens"),
-        _first(found, b"completion_tokens", b"output_tokens"),
-    )
-
-
-def _first(found: dict[bytes, bytes], *names: bytes) -> int | None:
-    for name in names:
-        if name in found:
-            return int(found[name])
-    return None
+    prompt = found.get(b"prompt_tokens") or found.get(b"input_tokens")
+    cached = found.get(b"cached_tokens") or found.get(b"cache_read_input_tokens")
+    completion = found.get(b"completion_tokens") or found.get(b"output_tokens")
+    return Usage(prompt and int(prompt), cached and int(cached), completion and int(completion))

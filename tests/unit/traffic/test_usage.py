@@ -72,9 +72,6 @@ def test_whatever_an_answer_holds_reading_it_does_not_fail(tail):
     read_usage(b'{"usage":{' + tail)
 
 
-@pytest.mark.parametrize(
-    "digits",
-    [20, 4000, pytest.param(5000, marks=pytest.mark.xfail(reason="int() takes 4300 digits at most", strict=True))],
-)
+@pytest.mark.parametrize("digits", [20, 4000, 5000])
 def test_a_figure_of_absurd_length_does_no_harm(digits):
     read_usage(b'{"usage":{"prompt_tokens":' + b"9" * digits + b"}}")
