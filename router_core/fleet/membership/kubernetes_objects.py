@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from router_core.contract.membership import WorkerSpec
 from router_core.contract.worker import WorkerRole
-from router_core.fleet.membership.urls import make_worker_url
+from router_core.fleet.membership.urls import make_worker_url, normalize_worker_url
 
 NAMESPACE_LABEL = "k8s.namespace.name"
 POD_LABEL = "k8s.pod.name"
@@ -125,11 +125,15 @@ def merge(found: Iterable[tuple[WorkerSpec, ...]]) -> tuple[WorkerSpec, ...]:
 def _worker(
     address: str, port: int, metadata: _Object, identity: Mapping[str, object], rules: WorkerRules
 ) -> WorkerSpec:
+    try:
+        url = normalize_worker_url(make_worker_url(address, port))
+    except ValueError as error:
+        raise UnusableObjectError(f"its address {address!r} is none: {error}") from error
     own_labels, annotations = _mapping(metadata, "labels"), _mapping(metadata, "annotations")
     labels = {key: own_labels[key] for key in rules.label_keys if isinstance(own_labels.get(key), str)}
     labels.update((key, value) for key, value in identity.items() if isinstance(value, str))
     return WorkerSpec(
-        url=make_worker_url(address.lower(), port),
+        url=url,
         role=rules.role,
         models=frozenset(_models(own_labels, annotations, rules.model_keys)),
         labels=MappingProxyType(labels),

@@ -35,7 +35,7 @@ class Following:
         return sorted(worker.url for worker in self.pool.workers)
 
     async def until(self, state: Callable[[], object]) -> None:
-        """Wait until `state()` is true; it is looked at after each report and pause. A source that ended is an error."""
+        """Wait until `state()` is true; looked at after each report and pause. A source that ended is an error."""
         async with asyncio.timeout(20):
             while not state():
                 self.news.clear()
