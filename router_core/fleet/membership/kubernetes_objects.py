@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 from router_core.contract.membership import WorkerSpec
 from router_core.contract.worker import WorkerRole
@@ -112,11 +111,11 @@ def merge(found: Iterable[tuple[WorkerSpec, ...]]) -> tuple[WorkerSpec, ...]:
     A pod of a dual-stack cluster stands in two EndpointSlices, by its IPv4 and its IPv6 address; it counts once, by
     IPv4. Two slices may hold the same endpoint for a moment, too.
     """
-    chosen: dict[tuple[str, int | None], WorkerSpec] = {}
+    chosen: dict[tuple[str, str], WorkerSpec] = {}
     for specs in found:
         for spec in specs:
-            parts = urlsplit(spec.url)
-            key = (spec.labels.get(POD_UID_LABEL) or spec.url, parts.port)
+            port = spec.url.rpartition(":")[2]
+            key = (spec.labels.get(POD_UID_LABEL) or spec.url, port if port.isdigit() else "")
             if key not in chosen or ("[" in chosen[key].url and "[" not in spec.url):
                 chosen[key] = spec
     return tuple(chosen.values())

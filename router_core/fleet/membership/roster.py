@@ -140,9 +140,13 @@ class Roster:
 
     def _checked(self, source: str, specs: tuple[WorkerSpec, ...]) -> dict[str, WorkerSpec]:
         """Return the usable specs by url; the first one counts where a url stands twice."""
+        before = self._lists[source]
         listed: dict[str, WorkerSpec] = {}
         complaints: set[str] = set()
         for spec in specs:
+            if before.get(spec.url) is spec and spec.url not in listed:  # long lists change a little at a time
+                listed[spec.url] = spec
+                continue
             try:
                 url = normalize_worker_url(spec.url)
             except ValueError as error:

@@ -188,8 +188,11 @@ class Reflector(Generic[T]):
         self._version = change.version
         if change.key is None:
             return
+        before = self._items.get(change.key)
+        if change.item == before:  # most news are about what is not kept
+            return
         if change.item is None:
-            self._items.pop(change.key, None)
+            del self._items[change.key]
         else:
             self._items[change.key] = change.item
         self._on_items(self._items)

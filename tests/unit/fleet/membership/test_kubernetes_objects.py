@@ -109,10 +109,26 @@ def test_two_engines_in_one_pod_are_two_workers():
     assert [spec.url for spec in merged] == ["http://10.0.0.1:1", "http://10.0.0.1:2"]
 
 
-_KEYS = (
-    "metadata status spec name uid podIP phase conditions containers ports "
-    "endpoints addresses targetRef labels annotations port containerPort type"
-).split()
+_KEYS = [
+    "metadata",
+    "status",
+    "spec",
+    "name",
+    "uid",
+    "podIP",
+    "phase",
+    "conditions",
+    "containers",
+    "ports",
+    "endpoints",
+    "addresses",
+    "targetRef",
+    "labels",
+    "annotations",
+    "port",
+    "containerPort",
+    "type",
+]
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_KEYS), inner, max_size=4),

@@ -71,10 +71,17 @@ class Script:
 async def test_changes_are_applied_to_the_list():
     script = Script(
         Listing({"a": "1"}, "10"),
-        [Change("11", "b", "1"), Change("12", "a", "2"), Change("13"), Change("14", "b"), Change("15", "strange")],
+        [
+            Change("11", "b", "1"),
+            Change("11", "b", "1"),
+            Change("12", "a", "2"),
+            Change("13"),
+            Change("14", "b"),
+            Change("15", "strange"),
+        ],
     )
     await script.play()
-    assert script.states == [{"a": "1"}, {"a": "1", "b": "1"}, {"a": "2", "b": "1"}, {"a": "2"}, {"a": "2"}]
+    assert script.states == [{"a": "1"}, {"a": "1", "b": "1"}, {"a": "2", "b": "1"}, {"a": "2"}]
 
 
 async def test_a_watch_that_ended_in_order_goes_on_from_the_last_version():
