@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from router_core.relay.exchange import Exchange
+from router_core.relay.head import AnswerHead
+from router_core.relay.head_memory import HeadMemory
 
 
 class ControlOrigin:
@@ -20,6 +22,7 @@ class ControlOrigin:
     def __init__(self, make_handler: Callable[[], Any]) -> None:
         # Any: aiohttp's request handler is used by asyncio's Protocol methods alone.
         self._make_handler = make_handler
+        self.answer_heads: HeadMemory[AnswerHead] = HeadMemory()
 
     def send(self, exchange: Exchange, *, fresh: bool = False) -> ControlSource:  # noqa: ARG002  # always fresh
         """Hand a request to a new handler."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from router_core.relay.exchange import Exchange
 from router_core.relay.framing import ChunkedBody, FramingError, SizedBody
 from router_core.relay.head import END_OF_HEAD, BadRequestError, RequestHead
+from router_core.relay.head_memory import HeadMemory
 from router_core.relay.local_answer import error_body, local_answer
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Downstream(asyncio.Protocol):
         "_buffer",
         "_scanned",
         "_head",
+        "_heads",
+        "_size",
         "_framing",
         "_body",
         "_body_bytes",
@@ -69,6 +72,8 @@ class Downstream(asyncio.Protocol):
         self._buffer = b""
         self._scanned = 0  # so much of the buffer is known to hold no whole head
         self._head: RequestHead | None = None
+        self._heads: HeadMemory[RequestHead] = HeadMemory()
+        self._size: int | None = None  # of the body that is being read, None when it is chunked
         self._framing: SizedBody | ChunkedBody
         self._body: list[bytes] = []
         self._body_bytes = 0
@@ -141,8 +146,9 @@ class Downstream(asyncio.Protocol):
         if not keep_alive:
             self._close()
             return
-        self.deadline = self._server.now() + self._server.limits.keep_alive_timeout_s
-        if not self._is_parsing:
+        server = self._server
+        self.deadline = server.now() + server.limits.keep_alive_timeout_s
+        if (self._buffer or server.is_draining or not self._is_reading) and not self._is_parsing:
             self._go_on()
 
     def break_off(self, *, ends_by_close: bool) -> None:
@@ -228,7 +234,7 @@ class Downstream(asyncio.Protocol):
             if head is None:
                 return b""
         # The usual case: a sized body that is all here.
-        size = head.content_length
+        size = self._size
         if size is not None and not self._body and len(data) >= size:
             self._head = None
             self._hand_over(head, data[:size] if size else b"")
@@ -236,6 +242,30 @@ class Downstream(asyncio.Protocol):
         return self._read_body(head, data)
 
     def _read_head(self, data: bytes, scanned: int) -> tuple[bytes, RequestHead | None]:
+        recalled = self._heads.recall(data)
+        if recalled is None:
+            data, head = self._parse_head(data, scanned)
+            if head is None:
+                return b"", None
+            size = head.content_length
+        else:
+            head, size, end = recalled
+            data = data[end:]
+            if size is None:
+                size = head.content_length  # none was given: no body, or a chunked one
+        limits = self._server.limits
+        if size is None:
+            self._framing = ChunkedBody()
+        elif size > limits.max_body_bytes:
+            raise BadRequestError(413, f"the request's body is over {limits.max_body_bytes} bytes")
+        elif size > len(data):
+            self._framing = SizedBody(size)
+        if head.expects_continue and not data and size != 0:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._head, self._size = head, size
+        return data, head
+
+    def _parse_head(self, data: bytes, scanned: int) -> tuple[bytes, RequestHead | None]:
         if data[:2] == b"\r\n":
             data = _EMPTY_LINES.sub(b"", data, count=1)  # Empty lines before a request are allowed.
         limits = self._server.limits
@@ -252,18 +282,9 @@ class Downstream(asyncio.Protocol):
             return b"", None
         end += 4
         head = RequestHead(data[:end])
-        size = head.content_length
-        if size is None:
-            self._framing = ChunkedBody()
-        elif size > limits.max_body_bytes:
-            raise BadRequestError(413, f"the request's body is over {limits.max_body_bytes} bytes")
-        else:
-            self._framing = SizedBody(size)
-        data = data[end:]
-        if head.expects_continue and not data and size != 0:
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._head = head
-        return data, head
+        # Without a Content-Length the same bytes always mean the same; with one, the digits may change.
+        self._heads.learn(data[:end], head)
+        return data[end:], head
 
     def _read_body(self, head: RequestHead, data: bytes) -> bytes:
         if not data:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from router_core.relay.framing import ChunkedBody, Framing, FramingError, SizedBody, UntilCloseBody
 from router_core.relay.head import END_OF_HEAD, AnswerHead, BadAnswerError, RequestHead
+from router_core.relay.head_memory import HeadMemory
 from router_core.relay.local_answer import local_answer
 
 MAX_ANSWER_HEAD_BYTES = 65536
@@ -65,6 +66,10 @@ class Source(Protocol):
 
 class Destination(Protocol):
     """Who can be sent a request: one worker's address, or the control plane."""
+
+    @property
+    def answer_heads(self) -> HeadMemory[AnswerHead]:
+        """The head it answered with last."""
 
     def send(self, exchange: Exchange, *, fresh: bool = False) -> Source:
         """Send the request, on a new connection if `fresh`; answers come by `Exchange.feed`."""
@@ -253,7 +258,14 @@ class Exchange:
 
     def _feed_head(self, data: bytes) -> None:
         self._is_reused = False  # The worker answers: the connection was alive.
-        data = self._received + data if self._received else data
+        if self._received:
+            data = self._received + data
+        destination = self._destination
+        recalled = None if destination is None else destination.answer_heads.recall(data)
+        if recalled is not None:
+            answer, size, end = recalled
+            self._begin_answer(answer, size, data[end:])
+            return
         while True:
             end = data.find(END_OF_HEAD, 0, MAX_ANSWER_HEAD_BYTES)
             if end < 0:
@@ -269,15 +281,17 @@ class Exchange:
             except BadAnswerError as error:
                 self._fail(Ending.BAD_ANSWER, str(error))
                 return
-            data = data[end:]
             if answer.status >= 200:
                 break
             # An interim answer is not the end. 100 is ours to deal with; the others are the client's.
             if answer.status != _CONTINUE and not self.head.is_http10:
                 self._write(answer.outgoing(b""))
-        self._begin_answer(answer, data)
+            data = data[end:]
+        if destination is not None:
+            destination.answer_heads.learn(data[:end], answer)
+        self._begin_answer(answer, answer.content_length, data[end:])
 
-    def _begin_answer(self, answer: AnswerHead, data: bytes) -> None:
+    def _begin_answer(self, answer: AnswerHead, size: int | None, data: bytes) -> None:
         self.status = answer.status
         self._received = b""
         self._worker_keeps_alive = answer.keep_alive
@@ -287,17 +301,17 @@ class Exchange:
         line = b""
         if self.head.method == b"HEAD" or answer.status in _BODILESS:
             framing = SizedBody(0)
-            if answer.content_length is not None and answer.status != 204:
-                line = b"Content-Length: %d\r\n" % answer.content_length
+            if size is not None and answer.status != 204:
+                line = b"Content-Length: %d\r\n" % size
         elif answer.is_chunked:
             framing = ChunkedBody()
             if is_http10:
                 self._sink, keep_alive = [], False
             else:
                 line = b"Transfer-Encoding: chunked\r\n"
-        elif answer.content_length is not None:
-            framing = SizedBody(answer.content_length)
-            line = b"Content-Length: %d\r\n" % answer.content_length
+        elif size is not None:
+            framing = SizedBody(size)
+            line = b"Content-Length: %d\r\n" % size
         else:
             framing = UntilCloseBody()
             keep_alive = self._worker_keeps_alive = False

@@ -72,16 +72,17 @@ class BadAnswerError(Exception):
 
 
 class RequestHead:
-    """A client's request head.
+    """A client's request head. It serves all requests of a connection whose heads differ in their length alone.
 
     Attributes:
         method: As sent, such as `b"POST"`.
         target: Path and query, always in origin form.
         path: The target without its query.
         fields: Header values by lower-case name; of a repeated field the last one.
-        content_length: None when the body is chunked.
+        content_length: Of the request it was parsed from; None when the body is chunked.
         is_chunked: Whether the body is in chunked coding.
         keep_alive: Whether the client wants its connection kept.
+        expects_continue: Whether the client waits for `100 Continue` before it sends the body.
         is_http10: Whether the client speaks HTTP/1.0.
     """
 
@@ -93,6 +94,7 @@ class RequestHead:
         "content_length",
         "is_chunked",
         "keep_alive",
+        "expects_continue",
         "is_http10",
         "_headers",
         "_forwarded",
@@ -131,11 +133,6 @@ class RequestHead:
         """Take one header (called by the parser)."""
         self._headers.append((name, value))
 
-    @property
-    def expects_continue(self) -> bool:
-        """Whether the client waits for `100 Continue` before it sends the body."""
-        return self.fields.get(b"expect", b"").lower() == b"100-continue" and not self.is_http10
-
     def _read_version(self, version: bytes) -> None:
         if version == b"HTTP/1.1":
             self.is_http10 = False
@@ -163,6 +160,7 @@ class RequestHead:
         if hosts != 1 and not (hosts == 0 and self.is_http10):
             raise BadRequestError(400, "the Host header must be there exactly once")
         self.fields = fields
+        self.expects_continue = fields.get(b"expect", b"").lower() == b"100-continue" and not self.is_http10
         self.keep_alive = not self.is_http10
         if b"connection" in fields:
             self._read_connection(fields[b"connection"])
@@ -216,11 +214,11 @@ _METHODS_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
 class AnswerHead:
-    """A worker's answer head.
+    """A worker's answer head. It serves all answers of a worker whose heads differ in their length alone.
 
     Attributes:
         status: The HTTP status.
-        content_length: None when it is not given.
+        content_length: Of the answer it was parsed from; None when it is not given.
         is_chunked: Whether the body is in chunked coding.
         keep_alive: Whether the worker keeps its connection after this answer.
     """

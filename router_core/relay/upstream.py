@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from router_core.relay.exchange import Exchange
+from router_core.relay.head import AnswerHead
+from router_core.relay.head_memory import HeadMemory
 
 # Above this a head and its body are handed to the kernel apart rather than copied together.
 _JOIN_BYTES = 16384
@@ -41,6 +43,7 @@ class Origin:
         self.host_header = parts.netloc.rpartition("@")[2].encode()
         self.loop = loop
         self.limits = limits
+        self.answer_heads: HeadMemory[AnswerHead] = HeadMemory()
         self._idle: list[Upstream] = []
         self._connecting: set[Connecting] = set()
         self.is_closed = False

@@ -6,7 +6,8 @@ import re
 
 from router_core.relay.downstream import Downstream
 from router_core.relay.exchange import Ending, Exchange
-from router_core.relay.head import RequestHead
+from router_core.relay.head import AnswerHead, RequestHead
+from router_core.relay.head_memory import HeadMemory
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
 
@@ -152,6 +153,7 @@ class FakeDestination:
 
     def __init__(self, *, reuses: bool = False) -> None:
         self.sources: list[FakeSource] = []
+        self.answer_heads: HeadMemory[AnswerHead] = HeadMemory()
         self._reuses = reuses
 
     def send(self, exchange: Exchange, *, fresh: bool = False) -> FakeSource:
