@@ -12,17 +12,24 @@ from aiohttp.http import HttpVersion11
 
 from router_core.engine_model.prefix_cache import BLOCK_TOKENS, PrefixCache, block_hashes, token_count
 from router_core.testing import engine_facts
-from router_core.testing.engine_replies import REPLIES, Reply, ResponsesReply
-from router_core.testing.engine_request import Ask, BadRequestError, read_ask, read_json
+from router_core.testing.engine_leg import Leg
+from router_core.testing.engine_pd import Disaggregation
+from router_core.testing.engine_ranks import Ranks
+from router_core.testing.engine_replies import REPLIES, ResponsesReply
+from router_core.testing.engine_reply import Reply
+from router_core.testing.engine_request import BadRequestError, read_ask, read_json
+from router_core.testing.engine_side_channel import CLAIM_PATH
 from router_core.testing.engine_state import EngineState, Fault, SeenRequest
 from router_core.testing.engine_steps import Sequence, StepLoop
+from router_core.testing.engine_stored import StoredResponses
+from router_core.testing.engine_transfer import RefusedLegError, TransferLostError
 
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 INFERENCE_PATHS = frozenset({*REPLIES, *engine_facts.INFERENCE, TRANSCRIPTIONS})
 
 _JSON = "application/json"
+_SGLANG_FACTS = frozenset({"/server_info", "/get_server_info", "/model_info", "/get_model_info", "/v1/loads"})
 _EVENTS = "text/event-stream; charset=utf-8"
-_KEPT_RESPONSES = 10_000
 
 
 class Visit:
@@ -61,6 +68,7 @@ class EngineApp:
     Attributes:
         steps: The sequences inside.
         cache: Their prefix cache.
+        side_channel: Where other engines ask for KV caches.
         is_stopping: Set by the engine when it cuts its connections itself.
     """
 
@@ -70,7 +78,10 @@ class EngineApp:
         self.steps = StepLoop(state, self.cache)
         self.is_stopping = False
         self._state = state
-        self._responses: dict[str, dict[str, Any]] = {}
+        self._ranks = Ranks(state.dp_size)
+        self._disaggregation = Disaggregation(state)
+        self.side_channel = self._disaggregation.side_channel
+        self._responses = StoredResponses()
         self._finished = {"stop": 0, "length": 0, "abort": 0}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -78,12 +89,19 @@ class EngineApp:
         path = request.rel_url.raw_path
         if request.method == "POST" and path in INFERENCE_PATHS:
             return await self._serve(request)
+        if path == CLAIM_PATH:
+            return await self.side_channel.handle(request)
         await request.read()
         if path == "/health":
             return await self._answer_health()
         if path.startswith("/v1/responses/"):
-            return self._answer_stored(request.method, path.split("/")[3:])
+            status, answer = self._responses.answer(request.method, path.split("/")[3:])
+            return self._error(status, answer) if isinstance(answer, str) else self._json(answer, status)
         return self._answer_fact(request.method, path)
+
+    async def close(self) -> None:
+        """Let go of everything, as when the process is killed."""
+        await self._disaggregation.close()
 
     # --- inference ---
 
@@ -127,13 +145,16 @@ class EngineApp:
         try:
             return await self._compute(visit)
         except BadRequestError as error:
+            state.refused += isinstance(error, RefusedLegError)
             return self._error(400, str(error))
+        except TransferLostError as error:
+            return self._error(500, str(error))
 
     async def _compute(self, visit: Visit) -> web.StreamResponse:
         path, state = visit.seen.path, self._state
         if path == TRANSCRIPTIONS:
             transcript = engine_facts.transcribe(visit.seen.headers.get("content-type", ""), visit.seen.body)
-            await self._run("", token_count(""), 1)
+            await self._run((), token_count(""), 1)
             return await self._send(visit, transcript)
         body = read_json(visit.seen.body)
         if state.is_strict_about_models and body.get("model") not in state.models:
@@ -141,48 +162,58 @@ class EngineApp:
         if path in engine_facts.INFERENCE:
             document = engine_facts.INFERENCE[path](body, str(body.get("model") or state.models[0]))
             text = visit.seen.body.decode(errors="replace")
-            await self._run(text, token_count(text), 1)
+            await self._run(self._blocks((text,), ""), token_count(text), 1)
             return await self._send(visit, document)
-        return await self._generate(visit, read_ask(path, body, state.tokens))
+        request_id = visit.seen.headers.get("x-request-id") or uuid.uuid4().hex
+        leg = self._disaggregation.admit(visit.seen, body, read_ask(path, body, state.tokens), request_id)
+        try:
+            with self._ranks.occupied(visit.seen.headers.get("x-data-parallel-rank"), body):
+                await leg.receive()
+                return await self._generate(visit, leg, request_id)
+        finally:
+            leg.close()
 
-    async def _generate(self, visit: Visit, ask: Ask) -> web.StreamResponse:
+    async def _generate(self, visit: Visit, leg: Leg, request_id: str) -> web.StreamResponse:
+        ask = leg.ask
         prompt_tokens = sum(map(token_count, ask.prompts))
         reply = REPLIES[visit.seen.path](
-            ask,
-            visit.seen.headers.get("x-request-id") or uuid.uuid4().hex,
-            engine=self._state.name,
-            model=self._state.models[0],
-            prompt_tokens=prompt_tokens,
+            ask, request_id, engine=self._state.name, model=self._state.models[0], prompt_tokens=prompt_tokens
         )
+        reply.knows_prompt = not leg.is_received
         if isinstance(reply, ResponsesReply):
-            self._store(reply.state("in_progress"))
-        if ask.stream and not self._state.drip_bytes and not self._state.reads_until_close:
-            response = await self._stream(visit, ask, reply)
+            self._responses.store(reply.state("in_progress"))
+        is_whole = leg.is_prefill or self._state.drip_bytes or self._state.reads_until_close
+        if ask.stream and not is_whole:
+            response = await self._stream(visit, leg, reply)
         else:
-            sequence = await self._run(ask.prompts, prompt_tokens, ask.tokens, ask.namespace)
+            blocks = self._blocks(ask.prompts, ask.namespace)
+            sequence = await self._run(blocks, prompt_tokens, ask.tokens, is_received=leg.is_received)
             reply.cached_tokens = sequence.cached_tokens
+            await leg.hand_over(reply)
             response = await self._send(visit, _all_events(reply) if ask.stream else reply.document())
         if isinstance(reply, ResponsesReply):
-            self._store(reply.document())
+            self._responses.store(reply.document())
         self._finished[ask.finish] += 1
         return response
 
-    async def _run(self, text: str | tuple[str, ...], prompt_tokens: int, total: int, namespace: str = "") -> Sequence:
-        sequence = self.steps.submit(prompt_tokens, self._blocks(text, namespace), total, _ignore)
+    async def _run(
+        self, blocks: tuple[int, ...], prompt_tokens: int, total: int, *, is_received: bool = False
+    ) -> Sequence:
+        sequence = self.steps.submit(prompt_tokens, blocks, total, _ignore, is_received=is_received)
         try:
             await sequence.done
         finally:
             self.steps.abandon(sequence)
         return sequence
 
-    def _blocks(self, text: str | tuple[str, ...], namespace: str) -> tuple[int, ...]:
+    def _blocks(self, prompts: tuple[str, ...], namespace: str) -> tuple[int, ...]:
         if not self.cache.capacity_blocks:  # most of a long prompt's cost; load tests go without
             return ()
-        prompts = (text,) if isinstance(text, str) else text
         return tuple(block for prompt in prompts for block in block_hashes(prompt, namespace=namespace))
 
-    async def _stream(self, visit: Visit, ask: Ask, reply: Reply) -> web.StreamResponse:
+    async def _stream(self, visit: Visit, leg: Leg, reply: Reply) -> web.StreamResponse:
         """Send the head at once and each token in the step that makes it, without waking this task."""
+        ask = leg.ask
         response = web.StreamResponse(headers=self._headers(_EVENTS))
         is_chunked = visit.request.version >= HttpVersion11
         if is_chunked:
@@ -208,9 +239,8 @@ class EngineApp:
             if position == ask.tokens - 1:
                 write(reply.closing())
 
-        sequence = self.steps.submit(
-            reply.prompt_tokens, self._blocks(ask.prompts, ask.namespace), ask.tokens, on_token
-        )
+        blocks = self._blocks(ask.prompts, ask.namespace)
+        sequence = self.steps.submit(reply.prompt_tokens, blocks, ask.tokens, on_token, is_received=leg.is_received)
         try:
             await sequence.done
         finally:
@@ -278,10 +308,14 @@ class EngineApp:
 
     def _answer_fact(self, method: str, path: str) -> web.Response:
         state = self._state
+        if state.pd == "vllm" and path in _SGLANG_FACTS:
+            return self._json({"detail": "Not Found"}, 404)
         if path in ("/server_info", "/get_server_info", "/model_info", "/get_model_info"):
             return self._json(engine_facts.server_info(state))
         if path == "/v1/models":
             return self._json(engine_facts.models(state))
+        if path == "/simulated/counters":  # for tests whose engines are in another process
+            return self._json(state.counters())
         if path == "/version":
             return self._json({"version": "0-simulated"})
         if path in ("/metrics", "/load", "/v1/loads", "/get_load") and state.metrics_status != 200:
@@ -292,36 +326,11 @@ class EngineApp:
         if path == "/load":
             return self._json({"server_load": self.steps.running + self.steps.waiting})
         if path == "/v1/loads":
-            return self._json(engine_facts.loads(state, self.steps, self.cache))
+            return self._json(engine_facts.loads(state, self.steps, self.cache, self._ranks.running))
         if path in ("/flush_cache", "/reset_prefix_cache") and method == "POST":
             self.cache.clear()
             return web.Response(body=b"Cache flushed.\n", headers=self._headers("text/plain; charset=utf-8"))
         return self._json({"detail": "Not Found"}, 404)
-
-    def _answer_stored(self, method: str, segments: list[str]) -> web.Response:
-        """Answer GET, DELETE and cancel of a response this engine made; nobody else's."""
-        stored = self._responses.get(segments[0])
-        if stored is None:
-            return self._error(404, f"Response with id '{segments[0]}' not found.")
-        match (method, *segments[1:]):
-            case ("GET",):
-                return self._json(stored)
-            case ("DELETE",):
-                del self._responses[segments[0]]
-                return self._json({"id": segments[0], "object": "response", "deleted": True})
-            case ("POST", "cancel"):
-                if stored["status"] == "completed":
-                    return self._error(400, "Cannot cancel a synchronous response.")
-                self._store(stored | {"status": "cancelled"})
-                return self._json(self._responses[segments[0]])
-            case ("GET", "input_items"):
-                return self._json({"object": "list", "data": [], "has_more": False})
-        return self._json({"detail": "Method Not Allowed"}, 405)
-
-    def _store(self, response: dict[str, Any]) -> None:
-        self._responses[response["id"]] = response
-        if len(self._responses) > _KEPT_RESPONSES:
-            del self._responses[next(iter(self._responses))]
 
 
 def _all_events(reply: Reply) -> bytes:

@@ -137,15 +137,34 @@ def server_info(state: EngineState) -> dict[str, Any]:
         "model_path": model,
         "served_model_name": model,
         "is_generation": True,
-        "dp_size": 1,
+        "dp_size": state.dp_size,
         "version": "0-simulated",
         "engine": state.name,
-    }
+    } | ({"disaggregation_mode": state.role, "disaggregation_bootstrap_port": state.bootstrap_port} if state.pd else {})
 
 
-def loads(state: EngineState, steps: StepLoop, cache: PrefixCache) -> dict[str, Any]:
-    """Answer `/v1/loads`, the SGLang shape."""
-    rank = {
+def loads(state: EngineState, steps: StepLoop, cache: PrefixCache, running: Sequence[int]) -> dict[str, Any]:
+    """Answer `/v1/loads`, the SGLang shape.
+
+    Args:
+        state: The engine.
+        steps: Its sequences.
+        cache: Its prefix cache.
+        running: Requests on each data-parallel rank; several ranks share one queue, so none of them wait.
+    """
+    if len(running) > 1:
+        ranks = [
+            {
+                "dp_rank": rank,
+                "num_running_reqs": count,
+                "num_waiting_reqs": 0,
+                "num_total_reqs": count,
+                "token_usage": _cache_usage(cache),
+            }
+            for rank, count in enumerate(running)
+        ]
+        return {"timestamp": time.time(), "version": "0-simulated", "loads": ranks}
+    only = {
         "dp_rank": 0,
         "num_running_reqs": steps.running,
         "num_waiting_reqs": steps.waiting,
@@ -155,11 +174,11 @@ def loads(state: EngineState, steps: StepLoop, cache: PrefixCache) -> dict[str, 
         "token_usage": _cache_usage(cache),
         "max_running_requests": state.constants.max_running,
     }
-    return {"timestamp": time.time(), "version": "0-simulated", "loads": [rank]}
+    return {"timestamp": time.time(), "version": "0-simulated", "loads": [only]}
 
 
 def metrics(state: EngineState, steps: StepLoop, cache: PrefixCache, finished: Mapping[str, int]) -> str:
-    """Answer `/metrics` in Prometheus text, with vLLM's names.
+    """Answer `/metrics` in Prometheus text: with vLLM's names, or SGLang's few if it speaks SGLang's protocol.
 
     Args:
         state: The engine.
@@ -178,9 +197,18 @@ def metrics(state: EngineState, steps: StepLoop, cache: PrefixCache, finished: M
         ("counter", "vllm:generation_tokens_total", steps.generated_tokens),
     )
     labels = f'engine="0",model_name="{state.models[0]}"'
+    if state.pd == "sglang":
+        labels = f'engine_type="{state.role}",model_name="{state.models[0]}",pp_rank="0",tp_rank="0"'
+        figures = (
+            ("gauge", "sglang:num_running_reqs", steps.running),
+            ("gauge", "sglang:num_queue_reqs", steps.waiting),
+            ("gauge", "sglang:token_usage", _cache_usage(cache)),
+        )
     lines: list[str] = []
     for kind, name, value in figures:
         lines += (f"# HELP {name} Simulated.", f"# TYPE {name} {kind}", f"{name}{{{labels}}} {value}")
+    if state.pd == "sglang":
+        return "\n".join(lines) + "\n"
     success = "vllm:request_success_total"
     lines += (f"# HELP {success} Simulated.", f"# TYPE {success} counter")
     lines += (f'{success}{{{labels},finished_reason="{reason}"}} {count}' for reason, count in finished.items())

@@ -42,11 +42,13 @@ class EngineProcess:
 
     Attributes:
         urls: Where the engines listen.
+        bootstrap_ports: Of those started with `--pd`, in the same order.
         pid: The child's process id.
     """
 
     def __init__(self, *arguments: str) -> None:
         self.urls: tuple[str, ...] = ()
+        self.bootstrap_ports: tuple[int, ...] = ()
         self.pid = 0
         self._arguments = arguments
         self._process: asyncio.subprocess.Process | None = None
@@ -68,7 +70,7 @@ class EngineProcess:
         self.pid = process.pid
         try:
             async with asyncio.timeout(_START_S):
-                self.urls = await _read_urls(process)
+                self.urls, self.bootstrap_ports = await _read_addresses(process)
         except BaseException:
             await self.stop()
             raise
@@ -95,13 +97,16 @@ class EngineProcess:
         await self.stop()
 
 
-async def _read_urls(process: asyncio.subprocess.Process) -> tuple[str, ...]:
+async def _read_addresses(process: asyncio.subprocess.Process) -> tuple[tuple[str, ...], tuple[int, ...]]:
     urls: list[str] = []
+    ports: list[int] = []
     while process.stdout is not None and (line := (await process.stdout.readline()).decode().strip()) != "ready":
         if not line:
             raise RuntimeError(f"the simulated engines ended at once, with exit code {await process.wait()}")
-        urls.append(line)
-    return tuple(urls)
+        url, *port = line.split()
+        urls.append(url)
+        ports += map(int, port)
+    return tuple(urls), tuple(ports)
 
 
 async def _serve(options: argparse.Namespace) -> None:
@@ -124,10 +129,16 @@ async def _serve(options: argparse.Namespace) -> None:
                 token_interval_s=options.token_interval,
                 constants=PRESETS[options.constants],
                 cache_tokens=options.cache_tokens,
+                dp_size=options.dp_size,
+                pd=options.pd,
+                role=options.role,
+                connector=options.connector,
+                bootstrap_port=options.bootstrap_port + index if options.bootstrap_port else 0,
+                transfer_timeout_s=options.transfer_timeout,
                 kept_requests=0,
             )
             await stack.enter_async_context(engine)
-            print(engine.url)
+            print(engine.url if engine.pd is None else f"{engine.url} {engine.bootstrap_port}")
         print("ready", flush=True)
         await stopped.wait()
     if transport is not None:
@@ -147,7 +158,8 @@ class _EndOfInput(asyncio.Protocol):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m router_core.testing.simulated_engine",
-        description="Run simulated inference engines. Prints one URL a line, then `ready`.",
+        description="Run simulated inference engines. Prints one URL a line, with --pd and its bootstrap port, "
+        "then `ready`.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=0, help="port of the first, the others follow; 0 for free ones")
@@ -159,5 +171,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--token-interval", type=float, help="seconds between tokens; else from the constants")
     parser.add_argument("--constants", choices=sorted(PRESETS), default="fast", help="what is simulated (%(default)s)")
     parser.add_argument("--cache-tokens", type=int, help="tokens of prefix cache; else from the constants")
+    parser.add_argument("--dp-size", type=int, default=1, help="data-parallel ranks of each (%(default)s)")
+    parser.add_argument("--pd", choices=("sglang", "vllm"), help="speak this prefill/decode protocol; needs --role")
+    parser.add_argument("--role", choices=("prefill", "decode"), help="which leg to serve")
+    connectors = ("nixl", "nixl-push", "mooncake", "p2p")
+    parser.add_argument("--connector", choices=connectors, default="nixl", help="how vLLM moves KV (%(default)s)")
+    parser.add_argument("--bootstrap-port", type=int, default=0, help="of the first; 0 for free ones")
+    parser.add_argument("--transfer-timeout", type=float, default=30.0, help="seconds a KV cache is kept or awaited")
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
     return parser

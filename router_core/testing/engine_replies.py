@@ -3,72 +3,13 @@
 # ruff: noqa: D102 - what opening, delta, closing and document do is said once, at Reply
 from __future__ import annotations
 
-import time
-from abc import ABC, abstractmethod
 from typing import Any
 
 import orjson
 
+from router_core.testing.engine_logprobs import input_token_logprobs, output_token_logprobs, prompt_logprobs
+from router_core.testing.engine_reply import DONE, Reply, named_event
 from router_core.testing.engine_request import Ask
-
-DONE = b"data: [DONE]\n\n"
-
-
-class Reply(ABC):
-    """One answer in the shape of one API. Everything is known beforehand but the cached tokens.
-
-    Attributes:
-        id: The answer's id, as the client sees it.
-        tokens: Tokens of each choice.
-        prompt_tokens: Tokens of all prompts.
-        cached_tokens: How many of them came from the prefix cache; set before anything is rendered.
-    """
-
-    id_prefix = ""
-
-    def __init__(self, ask: Ask, id: str, *, engine: str, model: str, prompt_tokens: int) -> None:
-        self.id = self.id_prefix + id
-        self.prompt_tokens = prompt_tokens
-        self.cached_tokens = 0
-        self.choices = ask.choices()
-        self.tokens = ask.tokens
-        self._ask = ask
-        self._engine = engine
-        self._model = ask.model or model
-        self._created = int(time.time())
-
-    @property
-    def completion_tokens(self) -> int:
-        """Tokens of all choices."""
-        return self.tokens * len(self.choices)
-
-    @abstractmethod
-    def document(self) -> dict[str, Any]:
-        """Return the whole answer to a request that does not stream."""
-
-    @abstractmethod
-    def opening(self) -> bytes:
-        """Return the events before the first token."""
-
-    @abstractmethod
-    def delta(self, position: int) -> bytes:
-        """Return the events of the token at `position`, one for each choice."""
-
-    @abstractmethod
-    def closing(self) -> bytes:
-        """Return the events after the last token."""
-
-    def usage(self) -> dict[str, Any]:
-        """Return the usage object of the OpenAI completion APIs."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "completion_tokens": self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
-        }
-
-    def _texts(self) -> list[str]:
-        return ["".join(tokens) for tokens in self.choices]
 
 
 class ChatReply(Reply):
@@ -84,13 +25,16 @@ class ChatReply(Reply):
         self._before = [self._chunk_head() + b'"choices":[{"index":%d,' % n for n in range(len(self.choices))]
 
     def document(self) -> dict[str, Any]:
-        return self._head(self._object) | {
-            "choices": [
-                {"index": index} | self._whole(text) | {"logprobs": None, "finish_reason": self._ask.finish}
-                for index, text in enumerate(self._texts())
-            ],
-            "usage": self.usage(),
-        }
+        choices = [
+            {"index": index} | self._whole(text) | {"logprobs": None, "finish_reason": self._ask.finish}
+            for index, text in enumerate(self._texts())
+        ]
+        document = self._head(self._object) | {"choices": choices, "usage": self.usage()}
+        if self._ask.prompt_logprobs:
+            self._add_prompt_logprobs(document)
+        if self.kv_transfer_params is not None:
+            document["kv_transfer_params"] = self.kv_transfer_params
+        return document
 
     def opening(self) -> bytes:
         role = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}\n\n'
@@ -106,6 +50,12 @@ class ChatReply(Reply):
     def closing(self) -> bytes:
         reason = b'"delta":{},"logprobs":null,"finish_reason":"%b"}]}\n\n' % self._ask.finish.encode()
         return b"".join(before + reason for before in self._before) + self._usage_chunk() + DONE
+
+    def _add_prompt_logprobs(self, document: dict[str, Any]) -> None:
+        document["prompt_logprobs"] = self._prompt_logprobs(0)
+
+    def _prompt_logprobs(self, choice: int) -> list[dict[str, Any] | None] | None:
+        return prompt_logprobs(self._prompt(choice)) if self.knows_prompt else None
 
     def _whole(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text}}
@@ -148,6 +98,10 @@ class CompletionReply(ChatReply):
         reason = b'"text":"","logprobs":null,"finish_reason":"%b"}]}\n\n' % self._ask.finish.encode()
         return b"".join(before + reason for before in self._before) + self._usage_chunk() + DONE
 
+    def _add_prompt_logprobs(self, document: dict[str, Any]) -> None:
+        for index, choice in enumerate(document["choices"]):
+            choice["prompt_logprobs"] = self._prompt_logprobs(index)
+
     def _whole(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
@@ -175,7 +129,7 @@ class ResponsesReply(Reply):
             "tools": [],
             "metadata": {"engine": self._engine},
             "usage": self._response_usage() if is_done else None,
-        }
+        } | ({} if self.kv_transfer_params is None else {"kv_transfer_params": self.kv_transfer_params})
 
     def opening(self) -> bytes:
         part = {"type": "output_text", "text": "", "annotations": []}
@@ -305,7 +259,7 @@ class GenerateReply(Reply):
         if count == self.tokens:
             is_cut = self._ask.finish == "length"
             reason = {"type": "length", "length": count} if is_cut else {"type": "stop", "matched": 2}
-        state = {
+        state: dict[str, Any] = {
             "text": "".join(self.choices[index][:count]),
             "meta_info": {
                 "id": self.id,
@@ -316,6 +270,11 @@ class GenerateReply(Reply):
                 "engine": self._engine,
             },
         }
+        start = self._ask.logprob_start
+        if start is not None:
+            known = input_token_logprobs(self._prompt(index), start) if self.knows_prompt else []
+            state["meta_info"]["input_token_logprobs"] = known
+            state["meta_info"]["output_token_logprobs"] = output_token_logprobs(self.choices[index][:count])
         return state | {"index": index} if len(self.choices) > 1 else state
 
 
@@ -326,8 +285,3 @@ REPLIES: dict[str, type[Reply]] = {
     "/v1/messages": MessagesReply,
     "/generate": GenerateReply,
 }
-
-
-def named_event(name: str, fields: dict[str, Any]) -> bytes:
-    """Return a server-sent event with a name."""
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(fields))

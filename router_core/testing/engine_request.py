@@ -10,6 +10,7 @@ from xxhash import xxh3_64_intdigest
 
 GENERATION_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/generate"})
 DEFAULT_TOKENS = 16
+_PROMPT_LOGPROBS = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 _WORDS = (
     *("the", "model", "thinks", "for", "a", "while", "about", "tokens", "blocks", "queues", "caches", "and", "says"),
@@ -35,6 +36,8 @@ class Ask:
         stream: Whether the client wants server-sent events.
         include_usage: Whether it wants a usage chunk at the end of them.
         copies: Choices for each prompt.
+        logprob_start: From which prompt token on SGLang's log probabilities are wanted, -1 for the last; None for none.
+        prompt_logprobs: Whether vLLM's log probabilities of the prompt are wanted.
     """
 
     model: str | None
@@ -45,6 +48,8 @@ class Ask:
     stream: bool
     include_usage: bool
     copies: int
+    logprob_start: int | None = None
+    prompt_logprobs: bool = False
 
     def choices(self) -> list[list[str]]:
         """Return the tokens of every choice: all copies of the first prompt, then of the second."""
@@ -98,6 +103,8 @@ def read_ask(path: str, body: dict[str, Any], default_tokens: int = DEFAULT_TOKE
         stream=body.get("stream") is True,
         include_usage=stream_options.get("include_usage") is True,
         copies=max(1, _count(sampling, "n") or 1),
+        logprob_start=_logprob_start(body) if path == "/generate" else None,
+        prompt_logprobs=path in _PROMPT_LOGPROBS and body.get("prompt_logprobs") is not None,
     )
 
 
@@ -180,6 +187,15 @@ def _prompt_batch(prompt: Any, name: str) -> tuple[str, ...]:
     if isinstance(prompt[0], int):
         return (" ".join(map(str, prompt)),)
     return tuple(item if isinstance(item, str) else " ".join(map(str, item)) for item in prompt)
+
+
+def _logprob_start(body: dict[str, Any]) -> int | None:
+    start = body.get("logprob_start_len", -1)
+    if body.get("return_logprob") is not True:
+        return None
+    if not isinstance(start, int):
+        raise BadRequestError(f"logprob_start_len must be a whole number, not {start!r}")
+    return start
 
 
 def _count(options: dict[str, Any], *names: str) -> int | None:

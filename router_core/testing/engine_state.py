@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from multidict import CIMultiDictProxy
 
@@ -88,6 +88,13 @@ class EngineState:
         reads_until_close: Whether answers have neither length nor chunks and end with the connection, as in HTTP/1.0.
         interim_status: An informational answer (1xx) to send before the final one.
         kept_requests: How many of the latest requests `requests` holds.
+        dp_size: How many data-parallel ranks it has.
+        pd: Whose prefill/decode protocol it speaks, strictly; None for an engine that does both itself.
+        role: Which leg it serves; given together with `pd`.
+        connector: How vLLM moves KV caches: `nixl`, `nixl-push`, `mooncake` or `p2p`.
+        bootstrap_port: Port of its bootstrap server (SGLang, Mooncake) or side channel; 0 for a free one.
+        transfer_timeout_s: How long a prefill engine keeps a KV cache, and a decode engine waits for one.
+        recomputes: Whether a vLLM decode engine does the prefill itself when it is given no `kv_transfer_params`.
     """
 
     name: str = "engine"
@@ -114,6 +121,13 @@ class EngineState:
     reads_until_close: bool = False
     interim_status: int | None = None
     kept_requests: int = 1000
+    dp_size: int = 1
+    pd: Literal["sglang", "vllm"] | None = None
+    role: Literal["prefill", "decode"] | None = None
+    connector: Literal["nixl", "nixl-push", "mooncake", "p2p"] = "nixl"
+    bootstrap_port: int = 0
+    transfer_timeout_s: float = 30.0
+    recomputes: bool = False
 
     requests: deque[SeenRequest] = field(init=False)
     """The latest inference requests, oldest first."""
@@ -133,9 +147,19 @@ class EngineState:
     """Inference requests whose client went away before the end."""
     failed: int = field(default=0, init=False)
     """Inference requests that a fault, or the engine's stop, cut off."""
+    transfers: int = field(default=0, init=False)
+    """KV caches handed over by this engine, or received."""
+    stranded: int = field(default=0, init=False)
+    """KV caches computed and never fetched, or awaited and never come."""
+    held: int = field(default=0, init=False)
+    """KV caches computed and not fetched yet."""
+    refused: int = field(default=0, init=False)
+    """Requests that broke the prefill/decode protocol."""
     _waiters: Waiters = field(default_factory=Waiters, init=False)
 
     def __post_init__(self) -> None:
+        if (self.pd is None) is not (self.role is None):
+            raise ValueError(f"engine {self.name!r}: give both pd and role, or neither")
         self.requests = deque(maxlen=self.kept_requests)
 
     async def wait_for_abort(self, count: int = 1, timeout_s: float = WAIT_S) -> None:
@@ -168,7 +192,18 @@ class EngineState:
 
     def counters(self) -> dict[str, int]:
         """Return the counters by name."""
-        names = ("probes", "connections", "accepted", "running", "peak_running", "completed", "aborted", "failed")
+        names: tuple[str, ...] = (
+            "probes",
+            "connections",
+            "accepted",
+            "running",
+            "peak_running",
+            "completed",
+            "aborted",
+            "failed",
+        )
+        if self.pd is not None:
+            names += ("transfers", "stranded", "held", "refused")
         return {name: getattr(self, name) for name in names}
 
     def changed(self) -> None:

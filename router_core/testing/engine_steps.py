@@ -105,7 +105,13 @@ class StepLoop:
         return sum(s.prompt_tokens - self._cache.match(s.blocks) * BLOCK_TOKENS for s in self._waiting)
 
     def submit(
-        self, prompt_tokens: int, blocks: tuple[int, ...], total: int, on_token: Callable[[int], None]
+        self,
+        prompt_tokens: int,
+        blocks: tuple[int, ...],
+        total: int,
+        on_token: Callable[[int], None],
+        *,
+        is_received: bool = False,
     ) -> Sequence:
         """Take in a request. Await its `done`, and call `abandon` in any case.
 
@@ -114,9 +120,13 @@ class StepLoop:
             blocks: Hashes of the prompt's full blocks.
             total: How many tokens to generate; at least 1.
             on_token: Called at each token with its position, from 0.
+            is_received: Whether its KV cache came from another engine, so that the first token takes no time.
         """
         sequence = Sequence(prompt_tokens, blocks, total, on_token)
-        if self._pace.ttft_s is not None:
+        if is_received:
+            self._begin(sequence, 0.0)
+            sequence.cached_tokens = prompt_tokens - 1  # vLLM counts as cached what came from elsewhere
+        elif self._pace.ttft_s is not None:
             self._begin(sequence, self._pace.ttft_s)
         else:
             self._waiting.append(sequence)

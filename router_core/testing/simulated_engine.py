@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import string
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -30,6 +30,8 @@ __all__ = ["Fault", "SeenRequest", "SimulatedEngine", "simulated_engines"]
 MAX_BODY_BYTES = 1 << 30
 _BACKLOG = 4096
 
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
 
 @dataclass(kw_only=True, eq=False)
 class SimulatedEngine(EngineState):
@@ -42,6 +44,8 @@ class SimulatedEngine(EngineState):
     _app: EngineApp | None = field(default=None, init=False)
     _server: web.Server | None = field(default=None, init=False)
     _listener: asyncio.Server | None = field(default=None, init=False)
+    _bootstrap: asyncio.Server | None = field(default=None, init=False)
+    _bootstrap_server: web.Server | None = field(default=None, init=False)
 
     @property
     def url(self) -> str:
@@ -77,14 +81,7 @@ class SimulatedEngine(EngineState):
         """
         loop = asyncio.get_running_loop()
         self._app = EngineApp(self)
-        server = web.Server(
-            self._app.handle,
-            request_factory=_make_request,
-            handler_cancellation=True,
-            access_log=None,
-            keepalive_timeout=3600.0,
-            auto_decompress=False,
-        )
+        server = _make_server(self._app.handle)
 
         def accept() -> asyncio.Protocol:
             self.connections += 1
@@ -94,24 +91,30 @@ class SimulatedEngine(EngineState):
         self._listener = await loop.create_server(accept, self.host, self.port, backlog=_BACKLOG)
         self._server = server
         self.port = self._listener.sockets[0].getsockname()[1]
+        if self.pd is not None:
+            self._bootstrap_server = _make_server(self._app.side_channel.handle)
+            self._bootstrap = await loop.create_server(self._bootstrap_server, self.host, self.bootstrap_port)
+            self.bootstrap_port = self._bootstrap.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Cut all connections and stop listening, as when the process is killed."""
         if self._app is None or self._server is None or self._listener is None:
             return
         self._app.is_stopping = True
-        self._listener.close()
-        self.cut_connections()
-        while self._server.connections:  # noqa: ASYNC110 - aiohttp tells nobody; a few turns of the loop
-            await asyncio.sleep(0)
-        await self._listener.wait_closed()
-        self._app = self._server = self._listener = None
+        for server, listener in ((self._server, self._listener), (self._bootstrap_server, self._bootstrap)):
+            if server is not None and listener is not None:
+                listener.close()
+                _cut(server)
+                while server.connections:  # noqa: ASYNC110 - aiohttp tells nobody; a few turns of the loop
+                    await asyncio.sleep(0)
+                await listener.wait_closed()
+        await self._app.close()
+        self._app = self._server = self._listener = self._bootstrap = self._bootstrap_server = None
 
     def cut_connections(self) -> None:
         """Close all connections at once, idle ones too; go on listening."""
-        for connection in self._server.connections if self._server else ():
-            if connection.transport is not None:
-                connection.transport.abort()
+        if self._server is not None:
+            _cut(self._server)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -132,6 +135,23 @@ async def simulated_engines(count: int, **knobs: Any) -> AsyncIterator[list[Simu
     async with AsyncExitStack() as stack:
         names = string.ascii_lowercase[:count]
         yield [await stack.enter_async_context(SimulatedEngine(name=name, **knobs)) for name in names]
+
+
+def _make_server(handle: Handle) -> web.Server:
+    return web.Server(
+        handle,
+        request_factory=_make_request,
+        handler_cancellation=True,
+        access_log=None,
+        keepalive_timeout=3600.0,
+        auto_decompress=False,
+    )
+
+
+def _cut(server: web.Server) -> None:
+    for connection in server.connections:
+        if connection.transport is not None:
+            connection.transport.abort()
 
 
 def _make_request(
