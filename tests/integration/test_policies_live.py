@@ -223,6 +223,28 @@ async def test_bad_plugin_from_a_folder_that_raises_everywhere_stops_nobody(simu
         assert len(router.record.completed) == 8
 
 
+async def test_no_clients_body_can_make_a_policy_fail(simulated_engine):
+    deep = b"[" * 900 + b"]" * 900
+    bodies = [
+        b'{"messages":[{"role":"user","content":%b}]}' % deep,
+        b'{"prompt":' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}",
+        b'{"messages":{"role":1}}',
+        b'{"messages":[null,1,"x",{"content":[1,[2,{"text":[]}]],"role":{}}]}',
+        b'{"user":"\\ud800","messages":[{"content":"\\udfff"}]}',
+        b"\xff\xfe",
+        b"",
+        b"[]",
+        b'"text"',
+    ]
+    async with simulated_engine() as engine, running_router([engine], policy="cache_aware") as router:
+        for body in bodies:
+            async with router.session.post(router.url + "/v1/chat/completions", data=body) as response:
+                await response.read()
+        assert len(router.record.selected) == len(router.record.completed) == len(bodies)
+        assert await faults_of(router) == {}
+        assert not any(map(any, router.load()))
+
+
 async def test_faults_while_listening_hide_nothing_from_observers(simulated_engine):
     policy = {"name": in_house(DeafToTheEnd), "quarantine_after": 1000}
     async with simulated_engine() as engine, running_router([engine], policy=policy) as router:

@@ -150,3 +150,21 @@ async def test_no_workers_is_one_sentence():
         assert await router.ended() == 2
     (line,) = router.lines
     assert line.startswith("router-core: error: worker_urls: no worker is named")
+
+
+async def test_a_policy_of_a_strangers_distribution_serves(simulated_engines, tmp_path):
+    (tmp_path / "router_policy_acme.py").write_text(GOOD)
+    info = tmp_path / "router_policy_acme-2.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: router-policy-acme\nVersion: 2.5\n")
+    (info / "entry_points.txt").write_text("[router_core.policies]\nacme = router_policy_acme:Good\n")
+    async with (
+        simulated_engines(2) as engines,
+        listening_router(*(engine.url for engine in engines), policy="acme", folder=tmp_path) as router,
+        await RawClient.connect(router.url) as client,
+    ):
+        assert "policy acme (router-policy-acme 2.5), 2 workers" in "".join(router.lines)
+        for _ in range(3):
+            client.send()
+            assert (await client.read_answer())[0] == 200
+        assert sorted(engine.accepted for engine in engines) == [0, 3]
