@@ -10,10 +10,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import math
 import time
 
 import uvloop
 from bench_parts import CHUNK, HEALTHY, STREAM_HEAD, RequestReader, chat_request, percentile, router_command, running
+
+NEVER_S = 10.0  # "inf" in the table: the worker was not told within this time
 
 
 class Worker(RequestReader):
@@ -22,21 +25,21 @@ class Worker(RequestReader):
     def __init__(self, bench: Bench) -> None:
         super().__init__(self._take)
         self._bench = bench
-        self._is_busy = False
+        self._seen: asyncio.Future[float] | None = None
 
     def _take(self, _: RequestReader, request: bytes) -> None:
         if b'"stream": true' not in request:
             self.transport.write(HEALTHY)
             return
-        self._is_busy = True
+        self._seen = self._bench.present
         if self._bench.answers:
             self.transport.write(STREAM_HEAD + CHUNK)
         else:
             self._bench.close_client()
 
     def connection_lost(self, _error: Exception | None) -> None:
-        if self._is_busy:
-            self._bench.seen()
+        if self._seen is not None and not self._seen.done():
+            self._seen.set_result(time.perf_counter() - self._bench.closed_at)
 
 
 class Client(asyncio.Protocol):
@@ -60,32 +63,33 @@ class Bench:
     Attributes:
         answers: Whether the worker sends a first event, at which the client leaves.
         client: The client's present connection.
+        closed_at: When the client closed it.
+        present: Set when the worker sees that.
     """
 
     def __init__(self) -> None:
         self.answers = False
         self.client: asyncio.Transport
-        self._closed_at = 0.0
-        self._seen: asyncio.Future[float]
+        self.closed_at = 0.0
+        self.present: asyncio.Future[float]
 
     def close_client(self) -> None:
-        """Close now and look at the clock."""
-        self._closed_at = time.perf_counter()
+        """Look at the clock and close."""
+        self.closed_at = time.perf_counter()
         self.client.close()
 
-    def seen(self) -> None:
-        """The worker's connection is closed."""
-        if not self._seen.done():
-            self._seen.set_result(time.perf_counter() - self._closed_at)
-
     async def measure(self, port: int, count: int) -> list[float]:
+        """Return the latencies; infinity for a worker that saw nothing for long, after which we give up."""
         loop = asyncio.get_running_loop()
         latencies = []
         for _ in range(count):
-            self._seen = loop.create_future()
+            self.present = loop.create_future()
             await loop.create_connection(lambda: Client(self), "127.0.0.1", port)
-            async with asyncio.timeout(60):
-                latencies.append(await self._seen)
+            try:
+                async with asyncio.timeout(NEVER_S):
+                    latencies.append(await self.present)
+            except TimeoutError:
+                return [*latencies, math.inf]
         return latencies
 
 
@@ -103,6 +107,8 @@ async def main() -> None:
         results: dict[bool, list[float]] = {False: [], True: []}
         step = max(1, options.aborts // 10)
         for start, answers in itertools.product(range(0, options.aborts, step), results):  # interleaved
+            if math.inf in results[answers]:
+                continue
             bench.answers = answers
             results[answers] += await bench.measure(port, min(step, options.aborts - start))
     server.close()

@@ -65,10 +65,8 @@ def free_port() -> int:
 
 def router_command(policy: str) -> str:
     """Return the command line of our own router, in the form that `--command` takes."""
-    return (
-        f"{shlex.quote(sys.executable)} -m router_core serve --host 127.0.0.1 --port {{port}} --policy {policy} "
-        "--log-level error --worker-urls {worker_urls}"
-    )
+    serve = f"{shlex.quote(sys.executable)} -m router_core serve --host 127.0.0.1 --port {{port}} --log-level error"
+    return f"{serve} --policy {shlex.quote(policy)} --worker-urls {{worker_urls}}"
 
 
 @contextlib.asynccontextmanager
@@ -81,7 +79,7 @@ async def running(command: str, worker_urls: Iterable[str], cpu: int | None = No
         cpu: The only processor it may use.
     """
     port = free_port()
-    words = shlex.split(command.format(port=port, worker_urls=" ".join(worker_urls)))
+    words = shlex.split(command.replace("{port}", str(port)).replace("{worker_urls}", " ".join(worker_urls)))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ROUTER_CORE_")}
     process = subprocess.Popen(words, env=environment, start_new_session=True)  # noqa: ASYNC220
     try:
