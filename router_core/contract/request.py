@@ -71,6 +71,10 @@ class RequestOutcome(NamedTuple):
 _WORKER_DID_ITS_PART = frozenset({OutcomeStatus.SUCCESS, OutcomeStatus.CLIENT_ERROR})
 
 
+Namespace = tuple[str | None, str | None, str | None]
+"""Model, LoRA adapter and cache salt."""
+
+
 class Prompt(Protocol):
     """Where a request's facts come from; every member may be computed on first use."""
 
@@ -88,6 +92,8 @@ class Prompt(Protocol):
     def lora(self) -> str | None: ...
     @property
     def cache_salt(self) -> str | None: ...
+    @property
+    def namespace(self) -> Namespace: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,11 @@ class LiteralPrompt:
     session: str | None = None
     lora: str | None = None
     cache_salt: str | None = None
+
+    @property
+    def namespace(self) -> Namespace:
+        """Model, adapter and salt."""
+        return self.model, self.lora, self.cache_salt
 
 
 class RoutingRequest:
@@ -175,7 +186,7 @@ class RoutingRequest:
             if "prefix" not in self._needs:
                 raise UndeclaredNeedError("prefix")
             prompt = self._prompt
-            self._prefix = chained_block_hashes(prompt.text, (prompt.model, prompt.lora, prompt.cache_salt))
+            self._prefix = chained_block_hashes(prompt.text, prompt.namespace)
         return self._prefix
 
     @property
@@ -197,6 +208,11 @@ class RoutingRequest:
     def cache_salt(self) -> str | None:
         """The client's KV-cache namespace, or None: prompts with unlike salts share no cache."""
         return self._prompt.cache_salt
+
+    @property
+    def namespace(self) -> Namespace:
+        """Model, LoRA adapter and cache salt: prompts that differ in any of them share no cache."""
+        return self._prompt.namespace
 
     def next_attempt(self) -> RoutingRequest:
         """Return the same request for another try, with what was computed of it. For the core, not for policies."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from router_core.contract.request import Namespace
 from router_core.relay.head import RequestHead
 
 # Stands before each role, where no client's text can fake it by chance: ASCII's own record and unit separators.
@@ -61,6 +62,18 @@ class BodyPrompt:
     def cache_salt(self) -> str | None:
         """`cache_salt` (vLLM) or `extra_key` (SGLang)."""
         return self._string("cache_salt") or self._string("extra_key")
+
+    @property
+    def namespace(self) -> Namespace:
+        """Model, adapter and salt in one go: a policy that follows prefixes asks for every request."""
+        fields = self.fields
+        model, lora = fields.get("model"), fields.get("lora_path")
+        salt = fields.get("cache_salt") or fields.get("extra_key")
+        return (
+            model if isinstance(model, str) else None,
+            lora if isinstance(lora, str) else None,
+            salt if isinstance(salt, str) else None,
+        )
 
     @property
     def text(self) -> str:

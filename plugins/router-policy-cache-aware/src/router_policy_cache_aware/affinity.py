@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from router_core.api import OutcomeStatus, RequestOutcome, RoutingRequest, Worker, least_loaded
-from router_policy_cache_aware.decision import Decision, Limits, Reason, routing_namespace
+from router_policy_cache_aware.decision import Decision, Limits, Reason
 from router_policy_cache_aware.node import Holder, Holding
 from router_policy_cache_aware.tree import Match, PrefixTree
 
@@ -27,42 +27,50 @@ class Affinity:
         self._tree = PrefixTree(limits.tree_chars if evicts else None)
         self._known: dict[str, _Known] = {}
         self._views: dict[tuple[Worker, ...], _Candidates] = {}
-        self._lessons: dict[tuple[str, str], Holding] = {}
+        self._view = _Candidates((), [])
+        self._lessons: dict[RoutingRequest, Holding] = {}
         self._is_trimming = False
 
     def choose(self, workers: Sequence[Worker], request: RoutingRequest) -> Decision:
         """Choose the worker that computes a prompt, and remember it."""
-        candidates = self._view(tuple(workers))
+        # The router gives the same tuple until membership or health changes.
+        candidates = self._view if workers is self._view.workers else self._view_of(tuple(workers))
         text, limits = request.text, self._limits
+        size = len(text)
         loads = [worker.load for worker in candidates.workers]
         highest, lowest = max(loads), min(loads)
-        match = self._tree.match(routing_namespace(request), text)
+        match = self._tree.match(request.namespace, text)
         matched = match.chars
         reason: Reason
 
         # 1. Loads are uneven: the shortest queue, whoever knows the prompt.
-        if limits.is_imbalanced(highest, lowest):
+        if highest != lowest and limits.is_imbalanced(highest, lowest):
             reason, worker = "imbalanced", least_loaded(candidates.workers)
         else:
             owners: list[Holder] = []
-            if limits.is_hit(matched, len(text)):
+            if limits.is_hit(matched, size):
+                known = matched
                 matched, owners = self._tree.deepest(match, candidates.by_holder)
+                if matched != known and not limits.is_hit(matched, size):
+                    owners = []
             # 2. Enough of it is known to a candidate: the least loaded of those who know most of it.
-            if limits.is_hit(matched, len(text)):
-                reason, worker = "cache_hit", least_loaded([candidates.by_holder[owner] for owner in owners])
+            if owners:
+                owner = candidates.by_holder
+                reason = "cache_hit"
+                worker = owner[owners[0]] if len(owners) == 1 else least_loaded([owner[each] for each in owners])
             # 3. It is as good as new: of the least loaded, the one with most room.
             else:
                 reason, worker = "cache_miss", candidates.roomiest(loads, lowest)
         self._learn(match, candidates.known[worker.url].holder, request)
-        return Decision(worker, reason, matched, len(text), highest, lowest)
+        return Decision(worker, reason, matched, size, highest, lowest)
 
     def least_loaded(self, workers: Sequence[Worker]) -> Worker:
         """Choose a worker whose cache does not matter."""
         return least_loaded(workers)
 
-    def completed(self, worker_url: str, request: RoutingRequest, outcome: RequestOutcome) -> None:
+    def completed(self, request: RoutingRequest, outcome: RequestOutcome) -> None:
         """Keep what an attempt taught if its prompt was computed, else take it back."""
-        holding = self._lessons.pop((request.id, worker_url), None) if self._lessons else None
+        holding = self._lessons.pop(request, None) if self._lessons else None
         if holding is None:
             return
         if _was_computed(outcome):
@@ -78,6 +86,7 @@ class Affinity:
         self._tree.remove_holder(worker_url)
         self._known.pop(worker_url, None)
         self._views.clear()
+        self._view = _Candidates((), [])
 
     def evict(self) -> None:
         """Begin to make some room ahead of need; `upkeep` does it."""
@@ -95,13 +104,14 @@ class Affinity:
         """Return how many characters each worker holds."""
         return [(key, holder.chars) for key, holder in self._tree.holders.items()]
 
-    def _view(self, workers: tuple[Worker, ...]) -> _Candidates:
-        """Return what is known of these very workers; the same tuple comes again and again."""
+    def _view_of(self, workers: tuple[Worker, ...]) -> _Candidates:
+        """Return what is known of these very workers."""
         view = self._views.get(workers)
         if view is None:
             if len(self._views) >= _MAX_VIEWS:
                 self._views.clear()
             view = self._views[workers] = _Candidates(workers, self._know(workers))
+        self._view = view
         return view
 
     def _know(self, workers: tuple[Worker, ...]) -> list[_Known]:
@@ -123,7 +133,7 @@ class Affinity:
         if holding is not None and not holding.is_confirmed:
             if len(self._lessons) >= _MAX_LESSONS:
                 self._lessons.clear()
-            self._lessons[request.id, holder.key] = holding
+            self._lessons[request] = holding
 
 
 class _Known:

@@ -60,7 +60,7 @@ class OriginalRules:
         candidates = healthy(workers)
         return _first_with_lowest_load(candidates) if candidates else None
 
-    def completed(self, worker_url: str, request: RoutingRequest, outcome: RequestOutcome) -> None:
+    def completed(self, request: RoutingRequest, outcome: RequestOutcome) -> None:
         """Nothing: the tree sees decisions, not what became of them."""
 
     def added(self, worker_url: str) -> None:

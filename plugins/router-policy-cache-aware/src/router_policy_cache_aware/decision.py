@@ -69,7 +69,7 @@ class Rules(Protocol):
     def least_loaded(self, workers: Sequence[Worker]) -> Worker | None:
         """Choose a worker whose cache does not matter."""
 
-    def completed(self, worker_url: str, request: RoutingRequest, outcome: RequestOutcome) -> None:
+    def completed(self, request: RoutingRequest, outcome: RequestOutcome) -> None:
         """An attempt that `choose` placed, or another, has ended."""
 
     def added(self, worker_url: str) -> None:
@@ -86,8 +86,3 @@ class Rules(Protocol):
 
     def tree_chars(self) -> Iterable[tuple[str, int]]:
         """Return how many characters each worker holds."""
-
-
-def routing_namespace(request: RoutingRequest) -> tuple[str | None, str | None, str | None]:
-    """Return what two prompts must have in common to share an engine's cache."""
-    return request.model, request.lora, request.cache_salt

@@ -91,10 +91,10 @@ class CacheAwarePolicy:
     # --- following ---
 
     @hookimpl
-    def on_request_complete(self, worker_url: str, request: RoutingRequest, outcome: RequestOutcome) -> None:
+    def on_request_complete(self, request: RoutingRequest, outcome: RequestOutcome) -> None:
         """Keep or take back what the attempt taught."""
         if outcome.leg is not Leg.DECODE:
-            self._rules.completed(worker_url, request, outcome)
+            self._rules.completed(request, outcome)
 
     @hookimpl
     def on_worker_added(self, worker: Worker) -> None:
