@@ -8,10 +8,10 @@ STAMP := .venv/.installed
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 
-.PHONY: help install run test load lint bench wheels clean
+.PHONY: help install run test load lint bench docs-reference wheels clean
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 install: $(STAMP)  ## Make .venv with the router, all policies of this repository and the tools
 
@@ -30,8 +30,12 @@ lint: $(STAMP)  ## Check style, types and the layering
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench:  ## Say how the benchmarks are run
-	@sed -n '1,40p' tests/bench/README.md
+bench: $(STAMP)  ## Measure CPU per request and per chunk, and how soon an abort arrives
+	$(BIN)/python tests/bench/cpu_per_request.py
+	$(BIN)/python tests/bench/abort_latency.py
+
+docs-reference: $(STAMP)  ## Write the generated parts of docs/reference
+	$(BIN)/python docs/generate.py
 
 wheels: $(STAMP)  ## Build a wheel of the router and of each policy into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist . $(PLUGINS:%=./%)

@@ -158,6 +158,9 @@ class HealthChecker:
                 await self._learn_models(worker)
             if is_healthy is not worker.is_healthy:
                 self._set_health(worker, is_healthy=is_healthy, reason=reason)
+            elif watch in self._first_round and reason is not None:
+                # Else a misspelt url would never be heard of: it does not change, it just never works.
+                log.warning("worker %s is not healthy yet: %s", worker.url, reason)
             self._first_round.discard(watch)
             self._note_settled()
             await asyncio.sleep(min(_MIN_GAP_S, self._interval_s))

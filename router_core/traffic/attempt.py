@@ -36,7 +36,7 @@ _ANSWER_TO_ENDING = {
 class Attempt:
     """Follows one forwarded request; the relay's listener."""
 
-    __slots__ = ("_dispatcher", "_exchange", "_lease", "_request", "_started", "_tried", "_ttft_s")
+    __slots__ = ("_awaits_id", "_dispatcher", "_exchange", "_lease", "_request", "_started", "_tried", "_ttft_s")
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Attempt:
         self._started = started
         self._tried = tried
         self._ttft_s: float | None = None
+        self._awaits_id = False  # a stored response's id has not come yet
 
     def on_first_byte(self, data: bytes) -> None:
         """The answer begins: prefill is over, unless it is an error that begins."""
@@ -67,13 +68,15 @@ class Attempt:
         if dispatcher.policy.wants_first_token:
             dispatcher.policy.first_token(worker, self._request)
         if self._exchange.head.path == b"/v1/responses":
-            dispatcher.stored_responses.learn(data, worker)
+            self._awaits_id = not dispatcher.stored_responses.learn(data, worker)
 
     def on_end(self, ending: Ending) -> None:
         """Release and tell everybody, once; then answer the client if nobody did."""
         if not self._lease.release():
             return
         dispatcher, exchange, request, worker = self._dispatcher, self._exchange, self._request, self._lease.worker
+        if self._awaits_id:
+            dispatcher.stored_responses.learn(exchange.tail, worker)
         dispatcher.policy.request_complete(worker, request, self._outcome(ending))
         if ending is _COMPLETE or ending is _CLIENT_GONE:
             return

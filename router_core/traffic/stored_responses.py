@@ -19,14 +19,16 @@ class StoredResponses:
         self._workers: OrderedDict[bytes, Worker] = OrderedDict()
         self._max_ids = max_ids
 
-    def learn(self, answer: bytes, worker: Worker) -> None:
-        """Take the id out of the beginning of an answer, streamed or not."""
+    def learn(self, answer: bytes, worker: Worker) -> bool:
+        """Take the id out of a piece of an answer, streamed or not; returns whether one was there."""
         match = _ID.search(answer)
-        if match is not None:
-            self._workers[match[1]] = worker
-            self._workers.move_to_end(match[1])
-            while len(self._workers) > self._max_ids:
-                self._workers.popitem(last=False)
+        if match is None:
+            return False
+        self._workers[match[1]] = worker
+        self._workers.move_to_end(match[1])
+        while len(self._workers) > self._max_ids:
+            self._workers.popitem(last=False)
+        return True
 
     def find(self, path: bytes) -> Worker | None:
         """Return the worker that made the id in `/v1/responses/{id}[/...]`, or None."""

@@ -83,3 +83,9 @@ async def test_a_dead_maker_is_502(simulated_engine):
         await engine.stop()
         status, _, document = await request(router, "GET", f"/v1/responses/{response_id}")
         assert (status, document["error"]["code"]) == (502, "upstream_connection_failed")
+
+
+async def test_an_id_that_arrives_in_pieces_is_known_once_the_answer_is_whole(simulated_engines):
+    async with simulated_engines(2, drip_bytes=200) as engines, running_router(engines) as router:
+        response_id, maker = await make_response(router)
+        assert (await request(router, "GET", f"/v1/responses/{response_id}"))[:2] == (200, maker)

@@ -94,11 +94,16 @@ NOBODY = "http://127.0.0.1:9"  # the discard port: refused
 # --- failing ---
 
 
-async def test_an_unreachable_worker_is_settled_and_stays_unhealthy() -> None:
+async def test_an_unreachable_worker_is_settled_stays_unhealthy_and_is_mentioned_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     pool = WorkerPool(workers=[unchecked(NOBODY)])
     async with checking(pool) as checker:
         await checker.settled()
         assert pool.candidates() == ()
+    said = [record.getMessage() for record in caplog.records if NOBODY in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith(f"worker {NOBODY} is not healthy yet: ")
 
 
 async def test_failures_below_the_threshold_do_no_harm_and_a_success_wipes_them_out() -> None:
