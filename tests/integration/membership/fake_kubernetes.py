@@ -11,6 +11,7 @@ import asyncio
 import base64
 import copy
 import json
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -78,16 +79,23 @@ class _Watcher:
 class FakeKubernetes:
     """`async with FakeKubernetes() as cluster: cluster.put("pods", {...})`; its address stays over `stop` and `start`.
 
+    Args:
+        ssl_context: Makes it speak TLS.
+
     Attributes:
+        port: Where it listens on 127.0.0.1.
         requests: What was asked, in order.
         gone_as: How a watch from a version that is gone is answered: an HTTP status, or an event in the stream.
         faults: Statuses the next requests are answered with, by verb.
         list_gate: Lists wait until it is set.
         is_mute: Whether watches are accepted and then never get a byte, as on a connection that died silently.
         page_items: No page of a list is longer, whatever is asked.
+        token: The bearer token without which it answers 401.
+        before_next_page: Called after a page that is not the last one was made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._ssl_context = ssl_context
         self.requests: list[Asked] = []
         self.gone_as: Literal["status", "event"] = "status"
         self.faults: dict[str, list[int]] = {"list": [], "watch": []}
@@ -105,7 +113,7 @@ class FakeKubernetes:
         self._watchers: set[_Watcher] = set()
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
-        self._port = 0
+        self.port = 0
 
     # What a cluster does.
 
@@ -151,18 +159,18 @@ class FakeKubernetes:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
         app = web.Application()
         for prefix, resource in (("/api/v1", "pods"), ("/apis/discovery.k8s.io/v1", "endpointslices")):
             for scope in ("", "/namespaces/{namespace}"):
                 app.router.add_get(f"{prefix}{scope}/{{resource:{resource}}}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=self._ssl_context)
         await site.start()
-        self._port = self._runner.addresses[0][1]
+        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         """Break every connection and listen no more."""
@@ -244,22 +252,22 @@ class FakeKubernetes:
         limit = min(int(query.get("limit", 0)) or self.page_items, self.page_items)
         if token := query.get("continue"):
             position = json.loads(base64.b64decode(token))
-            version, start = position["version"], position["start"]
-            if version not in self._snapshots:
+            version, start, number = position["version"], position["start"], position["snapshot"]
+            if number not in self._snapshots:
                 return _refusal(410, "The provided continue parameter is too old to display a consistent list result.")
-            found = self._snapshots[version]
+            found = self._snapshots[number]
         else:
-            version, start = self._version, 0
+            version, start, number = self._version, 0, len(self.requests)
             found = [
                 copy.deepcopy(item)
                 for (kind, space, _), item in sorted(self._objects.items())
                 if kind == resource and namespace in (None, space) and matches(item["metadata"].get("labels") or {})
             ]
-            self._snapshots[version] = found
+            self._snapshots[number] = found
         metadata: dict[str, Any] = {"resourceVersion": str(version)}
         if start + limit < len(found):
             metadata["continue"] = base64.b64encode(
-                json.dumps({"version": version, "start": start + limit}).encode()
+                json.dumps({"version": version, "start": start + limit, "snapshot": number}).encode()
             ).decode()
             metadata["remainingItemCount"] = len(found) - start - limit
             if self.before_next_page is not None:
