@@ -53,6 +53,7 @@ class Worker:
         models: Ids of the models it serves; empty while unknown.
         labels: Free key-value pairs from config or discovery.
         is_healthy: Whether health checks pass. Candidates given to a policy always are.
+        is_draining: Whether it gets no more requests and leaves once those it has are done. Candidates never are.
         load: Requests in flight through this router on this worker. Never None.
         pending_prompt_tokens: Estimated prompt tokens sent to it whose prefill is not over.
         decode_tokens: Estimated context tokens of the requests it is decoding.
@@ -68,6 +69,7 @@ class Worker:
         "models",
         "labels",
         "is_healthy",
+        "is_draining",
         "load",
         "pending_prompt_tokens",
         "decode_tokens",
@@ -82,6 +84,7 @@ class Worker:
     models: frozenset[str]
     labels: Mapping[str, str]
     is_healthy: bool
+    is_draining: bool
     load: int
     pending_prompt_tokens: int
     decode_tokens: int
@@ -98,6 +101,7 @@ class Worker:
         models: Iterable[str] = (),
         labels: Mapping[str, str] | None = None,
         is_healthy: bool = True,
+        is_draining: bool = False,
         load: int = 0,
         pending_prompt_tokens: int = 0,
         decode_tokens: int = 0,
@@ -113,6 +117,7 @@ class Worker:
             models=frozenset(models),
             labels=_NO_LABELS if labels is None else MappingProxyType(dict(labels)),
             is_healthy=is_healthy,
+            is_draining=is_draining,
             load=load,
             pending_prompt_tokens=pending_prompt_tokens,
             decode_tokens=decode_tokens,
@@ -130,7 +135,7 @@ class Worker:
         raise AttributeError(f"Worker.{name} cannot be deleted: a worker is read-only")
 
     def __repr__(self) -> str:
-        state = "healthy" if self.is_healthy else "unhealthy"
+        state = "draining" if self.is_draining else "healthy" if self.is_healthy else "unhealthy"
         return f"Worker({self.url!r}, role={self.role.value}, load={self.load}, {state})"
 
 

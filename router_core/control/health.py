@@ -73,8 +73,13 @@ class HealthHandlers:
         if None not in missing:
             return _not_ready("; ".join(dict.fromkeys(map(str, missing))))
         workers = [worker for pool in self._pools for worker in pool.workers]
-        healthy = sum(worker.is_healthy for worker in workers)
+        healthy = sum(is_available(worker) for worker in workers)
         return json_response({"status": "ready", "healthy_workers": healthy, "total_workers": len(workers)})
+
+
+def is_available(worker: Worker) -> bool:
+    """Return whether a worker gets new requests."""
+    return worker.is_healthy and not worker.is_draining
 
 
 def json_response(facts: object, *, status: int = 200) -> web.Response:
@@ -90,7 +95,7 @@ def _what_is_missing(workers: Sequence[Worker]) -> str | None:
     """Return None when a request would find a worker, else what is missing."""
     if not workers:
         return "no workers"
-    healthy = {worker.role for worker in workers if worker.is_healthy}
+    healthy = {worker.role for worker in workers if is_available(worker)}
     if WorkerRole.REGULAR in healthy or healthy >= {WorkerRole.PREFILL, WorkerRole.DECODE}:
         return None
     if not healthy:
@@ -117,6 +122,7 @@ def _worker_facts(worker: Worker) -> dict[str, object]:
         "url": worker.url,
         "role": worker.role,
         "is_healthy": worker.is_healthy,
+        "is_draining": worker.is_draining,
         "load": worker.load,
         "models": sorted(worker.models),
     }

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from router_core.control.errors import error_response
-from router_core.control.health import ProbedPool, json_response
+from router_core.control.health import ProbedPool, is_available, json_response
 from router_core.fleet.engine_client import EngineReplyError
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class ModelCatalog:
     async def models(self) -> tuple[Model, ...]:
         """Return every model some healthy worker serves, each id once; empty when there is none."""
         loop = asyncio.get_running_loop()
-        workers = (worker for pool in self._pools for worker in pool.workers if worker.is_healthy)
+        workers = (worker for pool in self._pools for worker in pool.workers if is_available(worker))
         addresses = tuple(dict.fromkeys(worker.base_url for worker in workers))
         answer = self._answer
         if answer is None or addresses != self._asked or (answer.done() and loop.time() >= self._expires_at):

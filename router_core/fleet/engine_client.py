@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import aiohttp
 import orjson
@@ -43,6 +43,14 @@ class EngineFacts:
     models: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
     dp_size: int | None = None
+
+
+class EngineReply(NamedTuple):
+    """What a worker answered, whatever its status."""
+
+    status: int
+    content_type: str
+    body: bytes
 
 
 class EngineClient:
@@ -90,7 +98,7 @@ class EngineClient:
             None when it is well, else the reason why not, for a log line.
         """
         try:
-            async with self._get(base_url, endpoint, timeout_s) as response:
+            async with self._request("GET", base_url, endpoint, timeout_s) as response:
                 if 200 <= response.status < 300:
                     return None
                 return f"GET {endpoint} answered {response.status}"
@@ -140,12 +148,28 @@ class EngineClient:
         Raises:
             EngineReplyError: If it does not answer, or not with status 200, or with far too much.
         """
-        where = f"GET {base_url}{path}"
+        reply = await self.ask("GET", base_url, path, timeout_s)
+        if reply.status != 200:
+            raise EngineReplyError(f"GET {base_url}{path} answered {reply.status}", reply.status)
+        return reply.body
+
+    async def ask(self, method: str, base_url: str, path: str, timeout_s: float) -> EngineReply:
+        """Return a worker's answer to a request without a body, whatever its status.
+
+        Args:
+            method: Such as `POST`.
+            base_url: The worker's address.
+            path: What to ask for, with its query.
+            timeout_s: Seconds the whole answer may take.
+
+        Raises:
+            EngineReplyError: If it does not answer, or with far too much.
+        """
+        where = f"{method} {base_url}{path}"
         try:
-            async with self._get(base_url, path, timeout_s) as response:
-                if response.status != 200:
-                    raise EngineReplyError(f"{where} answered {response.status}", response.status)
-                return await _read_bounded(response, where)
+            async with self._request(method, base_url, path, timeout_s) as response:
+                body = await _read_bounded(response, where)
+                return EngineReply(response.status, response.headers.get(aiohttp.hdrs.CONTENT_TYPE, ""), body)
         except TimeoutError as error:
             raise EngineReplyError(f"{where} took longer than {timeout_s:g} s") from error
         except _CANNOT_REACH as error:
@@ -172,10 +196,13 @@ class EngineClient:
                     return document
         return {}
 
-    def _get(self, base_url: str, path: str, timeout_s: float) -> aiohttp.client._RequestContextManager:
+    def _request(
+        self, method: str, base_url: str, path: str, timeout_s: float
+    ) -> aiohttp.client._RequestContextManager:
         if self._session is None:
             raise RuntimeError("EngineClient is not open: use it as `async with EngineClient() as client`")
-        return self._session.get(
+        return self._session.request(
+            method,
             base_url.rstrip("/") + path,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout_s),

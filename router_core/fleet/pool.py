@@ -1,8 +1,13 @@
-"""The workers of one pool: who belongs to it and who is fit to be chosen."""
+"""The workers of one pool: who belongs to it and who is fit to be chosen.
+
+A member leaves in one of two ways: `remove` lets it go at once, `drain` once its requests are done. Both let running
+requests finish; a draining worker is still seen until then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from router_core.contract.worker import Worker, WorkerRole, assign
 
@@ -32,10 +37,14 @@ class WorkerPool:
             self.add(worker)
 
     def candidates(self, role: WorkerRole = WorkerRole.REGULAR) -> tuple[Worker, ...]:
-        """Return the healthy members of a role; empty when there is none."""
+        """Return the healthy members of a role that are not draining; empty when there is none."""
         found = self._candidates.get(role)
         if found is None:
-            found = tuple(worker for worker in self.workers if worker.is_healthy and worker.role is role)
+            found = tuple(
+                worker
+                for worker in self.workers
+                if worker.is_healthy and not worker.is_draining and worker.role is role
+            )
             self._candidates[role] = found
         return found
 
@@ -61,6 +70,7 @@ class WorkerPool:
                 models=worker.models,
                 labels=worker.labels,
                 is_healthy=worker.is_healthy,
+                is_draining=worker.is_draining,
                 base_url=worker.base_url,
             )
             worker = departed
@@ -83,6 +93,25 @@ class WorkerPool:
             listener(worker)
         return worker
 
+    def drain(self, url: str) -> Worker | None:
+        """Give a member no more requests, let it go once it has none, and return it; None if there is none.
+
+        A member without requests leaves at once; to drain it again changes nothing.
+        """
+        worker = self._by_url.get(url)
+        if worker is None:
+            return None
+        if not worker.is_draining:
+            assign(worker, is_draining=True)
+            self._candidates.clear()
+        self.finish_draining(worker)
+        return worker
+
+    def finish_draining(self, worker: Worker) -> None:
+        """Let a draining member go if no request runs on it any more. To be called after each completion on one."""
+        if worker.is_draining and worker.load == 0 and self._by_url.get(worker.url) is worker:
+            self.remove(worker.url)
+
     def set_health(self, worker: Worker, is_healthy: bool) -> None:
         """Say whether a member is fit to be chosen."""
         if worker.is_healthy is not is_healthy:
@@ -92,6 +121,10 @@ class WorkerPool:
     def set_models(self, worker: Worker, models: Iterable[str]) -> None:
         """Say which models a member serves."""
         assign(worker, models=frozenset(models))
+
+    def set_labels(self, worker: Worker, labels: Mapping[str, str]) -> None:
+        """Replace a member's labels."""
+        assign(worker, labels=MappingProxyType(dict(labels)))
 
     def subscribe(self, on_added: WorkerListener | None = None, on_removed: WorkerListener | None = None) -> None:
         """Hear of members that join or leave from now on."""

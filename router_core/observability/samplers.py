@@ -124,6 +124,12 @@ def traffic_sampler(
 
 _WORKER_FIGURES: tuple[tuple[str, MetricKind, str, Callable[[Worker], float]], ...] = (
     ("worker_health", MetricKind.GAUGE, "1 while health checks pass, else 0.", lambda worker: int(worker.is_healthy)),
+    (
+        "worker_draining",
+        MetricKind.GAUGE,
+        "1 while a worker gets no more requests and leaves once it has none.",
+        lambda worker: int(worker.is_draining),
+    ),
     ("worker_requests_active", MetricKind.GAUGE, "Requests in flight on a worker.", lambda worker: worker.load),
     (
         "worker_pending_prompt_tokens",

@@ -78,6 +78,8 @@ class Attempt:
         if self._awaits_id:
             dispatcher.stored_responses.learn(exchange.tail, worker)
         dispatcher.policy.request_complete(worker, request, self._outcome(ending))
+        if worker.is_draining:
+            dispatcher.finish_draining(worker)
         if ending is _COMPLETE or ending is _CLIENT_GONE:
             return
         dispatcher.worker_failed(worker, ending, exchange)

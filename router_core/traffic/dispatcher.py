@@ -31,6 +31,7 @@ class Dispatcher:
         stored_responses: Which worker made which stored response.
         unrouted: Requests that no worker was picked for, by reason.
         now: Monotonic seconds.
+        finish_draining: Lets a draining worker go if nothing runs on it any more; to be called after a completion.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Dispatcher:
         self.stored_responses = StoredResponses()
         self.unrouted: dict[str, int] = {}
         self.now = now
+        self.finish_draining = pool.finish_draining
         self._pool = pool
         self._ledger = Ledger()
         self._origin = origin
