@@ -24,9 +24,13 @@ from router_core.cli.main import _COMMANDS
 from router_core.config import iter_fields
 from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome
 from router_core.control.app import create_control_app
+from router_core.fleet.engine_client import EngineClient
+from router_core.fleet.pool import WorkerPool
+from router_core.fleet.registry import WorkerRegistry
+from router_core.fleet.telemetry.poller import Freshness
 from router_core.observability.observer import MetricsObserver
 from router_core.observability.registry import MetricsRegistry
-from router_core.observability.samplers import policy_sampler, traffic_sampler, worker_sampler
+from router_core.observability.samplers import policy_sampler, telemetry_sampler, traffic_sampler, worker_sampler
 from router_core.plugin_host.context import LivePoolContext
 from router_core.plugin_host.discovery import installed_policies
 from router_core.testing import conformance, engine_process, regressions
@@ -155,6 +159,7 @@ def exposed() -> Iterator[tuple[Metric, str, list[str]]]:
     sink.count("of_negative_value", -1, {})
     logging.disable(logging.NOTSET)
     registry.add_sampler(worker_sampler("default", lambda: [make_worker()]))
+    registry.add_sampler(telemetry_sampler("default", lambda: {"http://worker-0": Freshness(1.0, 0)}))
     registry.add_sampler(policy_sampler("default", _FaultyPolicy(), "in-house"))
     registry.add_sampler(
         traffic_sampler(
@@ -191,7 +196,15 @@ def control_paths() -> list[str]:
     async def nothing(*_: object) -> tuple[bytes, str]:
         return b"", ""
 
-    app = create_control_app([], fetch_models=nothing, render_metrics=nothing, is_draining=bool)  # type: ignore[arg-type]
+    pool = WorkerPool()
+    app = create_control_app(
+        [pool],
+        fetch_models=nothing,  # type: ignore[arg-type]
+        render_metrics=nothing,
+        is_draining=bool,
+        registry=WorkerRegistry(pool, wall_clock=float),
+        engines=EngineClient(),
+    )
     return [resource.canonical for resource in app.router.resources()]
 
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from router_core.config import PluginSelection, RouterConfig
 from router_core.contract.errors import StartupError
-from router_core.plugin_host.discovery import OBSERVER_GROUP, POLICY_GROUP, WRAPPER_GROUP, LoadedPlugin, load_policy
+from router_core.fleet.membership.supervisor import NamedSource
+from router_core.plugin_host.discovery import (
+    MEMBERSHIP_GROUP,
+    OBSERVER_GROUP,
+    POLICY_GROUP,
+    WRAPPER_GROUP,
+    LoadedPlugin,
+    load_policy,
+)
 from router_core.plugin_host.faults import FaultLimits
 from router_core.plugin_host.manager import PolicyManager
-from router_core.plugin_host.options import build_policy
+from router_core.plugin_host.options import build_policy, build_source
 from router_core.plugin_host.slips import PluginKind
 from router_core.plugin_host.watchdog import Watchdog
 
@@ -44,6 +53,33 @@ def build_manager(config: RouterConfig) -> PolicyManager:
     )
 
 
+def build_sources(config: RouterConfig) -> list[NamedSource]:
+    """Load the membership sources and check their options.
+
+    Raises:
+        StartupError: With one sentence for each problem of any of them.
+    """
+    problems: list[str] = []
+    sources = []
+    for index, selection in enumerate(config.membership):
+        where = f"membership[{index}]"
+        try:
+            loaded = load_policy(selection.name, group=MEMBERSHIP_GROUP, app_dir=config.app_dir)
+            build = partial(build_source, loaded, selection.options, where=where)
+            build()
+        except StartupError as error:
+            problems.extend(_placed(error, where))
+        else:
+            sources.append(NamedSource(f"{where} ({selection.name})", build))
+    if problems:
+        raise StartupError(problems)
+    return sources
+
+
+def _placed(error: StartupError, where: str) -> list[str]:
+    return [problem if problem.startswith(where) else f"{where}: {problem}" for problem in error.problems]
+
+
 def _build_all(
     selections: Iterable[PluginSelection], where: str, kind: PluginKind, app_dir: Path | None, problems: list[str]
 ) -> list[tuple[str, object]]:
@@ -62,5 +98,5 @@ def _build(
         loaded = load_policy(selection.name, group=_GROUPS[kind], app_dir=app_dir)
         return loaded, build_policy(loaded, selection.options, where=where, kind=kind)
     except StartupError as error:
-        problems.extend(problem if problem.startswith(where) else f"{where}: {problem}" for problem in error.problems)
+        problems.extend(_placed(error, where))
         return None

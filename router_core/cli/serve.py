@@ -14,7 +14,7 @@ from collections.abc import Callable
 import uvloop
 from aiohttp import web
 
-from router_core.cli.plugins import build_manager
+from router_core.cli.plugins import build_manager, build_sources
 from router_core.config import RouterConfig
 from router_core.contract.errors import StartupError
 from router_core.contract.worker import Worker
@@ -22,10 +22,14 @@ from router_core.control.app import create_control_app
 from router_core.control.metrics import metrics_app
 from router_core.fleet.engine_client import EngineClient
 from router_core.fleet.health import HealthChecker
+from router_core.fleet.membership.roster import Roster
+from router_core.fleet.membership.supervisor import SourceSupervisor
 from router_core.fleet.pool import WorkerPool
+from router_core.fleet.registry import WorkerRegistry
+from router_core.fleet.telemetry.poller import TelemetryPoller
 from router_core.observability.logs import configure_logging
 from router_core.observability.registry import MetricsRegistry
-from router_core.observability.samplers import policy_sampler, traffic_sampler, worker_sampler
+from router_core.observability.samplers import policy_sampler, telemetry_sampler, traffic_sampler, worker_sampler
 from router_core.plugin_host.context import LivePoolContext
 from router_core.relay.control_origin import ControlOrigin
 from router_core.relay.exchange import Destination, Exchange
@@ -44,6 +48,7 @@ class RouterServer:
     Attributes:
         config: The settings it runs with.
         pool: Its workers.
+        registrations: The addresses they have.
         policy: Its policy and observers.
     """
 
@@ -55,7 +60,9 @@ class RouterServer:
         """
         self.config = config
         self.policy = build_manager(config)
+        self._sources = build_sources(config)
         self.pool = WorkerPool(_POOL)
+        self.registrations = WorkerRegistry(self.pool, wall_clock=time.time)
         self.registry = MetricsRegistry()
         self._started = contextlib.AsyncExitStack()
         self._address = ("", 0)
@@ -106,6 +113,7 @@ class RouterServer:
             failure_threshold=config.health.failure_threshold,
             success_threshold=config.health.success_threshold,
             random=random.Random(),  # noqa: S311  # spreads checks in time
+            on_change=self.registrations.note_health,
         )
         await self.policy.start(self._make_context(loop))
         stack.push_async_callback(self.policy.stop)
@@ -116,7 +124,7 @@ class RouterServer:
         relay = self._relay = RelayServer(
             _not_ready, limits=_downstream_limits(config), upstream_limits=_upstream_limits(config), loop=loop
         )
-        self.pool.subscribe(on_removed=lambda worker: relay.forget_origin(worker.base_url))
+        self.pool.subscribe(on_removed=self._forget_origin)
         dispatcher = Dispatcher(
             self.pool, self.policy, origin=relay.origin, now=time.monotonic, on_connect_failed=health.check_now
         )
@@ -127,6 +135,9 @@ class RouterServer:
             is_draining=lambda: relay.is_draining,
             policies={_POOL: self.policy},
             inference_paths=[path.decode() for path in sorted(INFERENCE_PATHS)],
+            registry=self.registrations,
+            engines=client,
+            health_endpoint=config.health.endpoint,
         )
         routes = Routes(
             dispatcher,
@@ -148,10 +159,37 @@ class RouterServer:
         )
         if config.prometheus_port is not None:
             self._metrics_address = await self._listen_for_metrics(stack, config.prometheus_port)
+        if "telemetry" in self.policy.needs:
+            self._start_telemetry(stack, client)
+        sources = SourceSupervisor(
+            self._sources,
+            Roster(self.registrations),
+            random=random.Random(),  # noqa: S311  # spreads restarts in time
+        )
+        stack.push_async_callback(sources.stop)
+        await sources.start()
         self._address = await relay.start(config.host, config.port)
         stack.push_async_callback(relay.stop, config.limits.shutdown_grace_s)
         health.start()
         stack.push_async_callback(health.stop)
+
+    def _start_telemetry(self, stack: contextlib.AsyncExitStack, client: EngineClient) -> None:
+        poller = TelemetryPoller(
+            self.pool,
+            client,
+            interval_s=self.config.telemetry.interval_s,
+            timeout_s=self.config.telemetry.timeout_s,
+            random=random.Random(),  # noqa: S311  # spreads polls in time
+            now=time.monotonic,
+        )
+        self.registry.add_sampler(telemetry_sampler(_POOL, poller.freshness))
+        poller.start()
+        stack.push_async_callback(poller.stop)
+
+    def _forget_origin(self, worker: Worker) -> None:
+        """Close idle connections to a worker that left, unless another rank of the same engine is still there."""
+        if self.registrations.at(worker.base_url) is None:
+            self._relay.forget_origin(worker.base_url)
 
     def _make_context(self, loop: asyncio.AbstractEventLoop) -> Callable[[str], LivePoolContext]:
         seed = self.config.policy.seed
@@ -190,7 +228,7 @@ def run_server(config: RouterConfig) -> int:
     Raises:
         StartupError: If it cannot start.
     """
-    if not config.worker_urls:
+    if not config.worker_urls and not config.membership:
         raise StartupError(
             ["worker_urls: no worker is named; give --worker-urls http://HOST:PORT ... or worker_urls in the config"]
         )
@@ -207,7 +245,7 @@ async def _serve(server: RouterServer) -> None:
         loop.add_signal_handler(signal_number, stop.set)
     await server.start()
     _calm_garbage_collector()
-    workers = len(server.config.worker_urls)
+    workers = len(server.registrations.registrations)
     _log.info(
         "listening on %s, policy %s (%s), %d worker%s, metrics at %s",
         server.url,

@@ -17,6 +17,7 @@ from router_core.config.schema import (
     PluginSelection,
     PolicySelection,
     RouterConfig,
+    TelemetryConfig,
 )
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PluginSelection",
     "PolicySelection",
     "RouterConfig",
+    "TelemetryConfig",
     "iter_fields",
     "load_config",
 ]

@@ -20,7 +20,7 @@ Location = tuple[int | str, ...]
 
 _NO_WORKER = (
     "worker_urls: no worker is named; give --worker-urls http://HOST:PORT, set ROUTER_CORE_WORKER_URLS, "
-    "or list them under worker_urls in a config file"
+    "or list them under worker_urls in a config file; membership names sources that find them"
 )
 
 
@@ -36,7 +36,7 @@ def load_config(*, path: Path | None, environ: Mapping[str, str], flags: Mapping
         flags: What the command line sets, only that, by flag: `{"worker_urls": [...], "policy_option": ["KEY=VALUE"]}`.
 
     Returns:
-        The validated settings, `app_dir` filled in, with at least one worker.
+        The validated settings, `app_dir` filled in, with at least one worker or source of workers.
 
     Raises:
         StartupError: With one sentence for each problem, naming the setting, what is wrong, the remedy and the source.
@@ -57,7 +57,7 @@ def load_config(*, path: Path | None, environ: Mapping[str, str], flags: Mapping
         config = RouterConfig.model_validate(draft.values)
     except ValidationError as error:
         problems += [_sentence(details, draft) for details in error.errors(include_url=False)]
-    if file_was_read and not draft.values.get("worker_urls"):
+    if file_was_read and not any(draft.values.get(name) for name in ("worker_urls", "membership")):
         problems.append(_NO_WORKER)
     if problems:
         raise StartupError(dict.fromkeys(problems))
@@ -163,7 +163,7 @@ def _remedy_for_unknown(location: Location) -> str:
 
 def _children(section: Location) -> list[str]:
     """Return the names a section may hold, in order."""
-    if section[:1] in (("wrappers",), ("observers",)):
+    if section[:1] in (("membership",), ("wrappers",), ("observers",)):
         return list(PluginSelection.model_fields)
     prefix = "".join(f"{part}." for part in section)
     inside = (field.path.removeprefix(prefix) for field in iter_fields() if field.path.startswith(prefix))

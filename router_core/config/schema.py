@@ -92,6 +92,16 @@ class HealthConfig(_Section):
     """Passed checks in a row after which it gets requests again."""
 
 
+class TelemetryConfig(_Section):
+    """How engines are asked for their load. They are asked only if the policy needs it."""
+
+    interval_s: Seconds = 5
+    """Seconds between two questions to an engine, if the policy needs telemetry."""
+
+    timeout_s: Seconds = 2
+    """Seconds after which a question without an answer has failed."""
+
+
 class LimitsConfig(_Section):
     """What a client or a worker may take of the router."""
 
@@ -135,6 +145,9 @@ class RouterConfig(_Section):
     worker_urls: WorkerUrls = ()
     """Base URLs of the workers, `http://HOST:PORT` each."""
 
+    membership: Annotated[tuple[PluginSelection, ...], BeforeValidator(split_words)] = ()
+    """Sources that find workers while the router runs, beside those in `worker_urls`."""
+
     policy: PolicySelection = PolicySelection()
     """The policy that picks a worker."""
 
@@ -161,6 +174,9 @@ class RouterConfig(_Section):
 
     health: HealthConfig = HealthConfig()
     """How workers are checked."""
+
+    telemetry: TelemetryConfig = TelemetryConfig()
+    """How engines are asked for their load."""
 
     limits: LimitsConfig = LimitsConfig()
     """What a client or a worker may take of the router."""

@@ -163,7 +163,7 @@ class WorkerRegistry:
         return self._pool.add(worker)
 
     def remove(self, url: str) -> Worker | None:
-        """Let an address go at once and return who stood for it; None if there is none. Requests running there go on."""
+        """Let an address go at once and return who stood for it, or None. Requests running there go on."""
         registration = self._by_url.get(url)
         if registration is None:
             return None

@@ -55,6 +55,38 @@ def worker_sampler(pool: str, workers: Callable[[], Iterable[Worker]]) -> Sample
     return sample
 
 
+class Freshness(Protocol):
+    """How far a worker's telemetry can be trusted."""
+
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since its reading was taken; None when it has none."""
+
+    @property
+    def failures(self) -> int:
+        """Polls that failed since the last that succeeded."""
+
+
+def telemetry_sampler(pool: str, freshness: Callable[[], Mapping[str, Freshness]]) -> Sampler:
+    """Return a sampler of how fresh the telemetry of a pool's workers is.
+
+    Args:
+        pool: The pool's name.
+        freshness: Returns it by the worker's url.
+    """
+    age = "Seconds since an engine told its load; not there while nothing is known."
+    failures = "Questions in a row that an engine did not answer."
+
+    def sample() -> Iterator[Sample]:
+        for url, fresh in freshness().items():
+            labels = {"pool": pool, "worker": url}
+            if fresh.age_s is not None:
+                yield Sample("worker_telemetry_age_seconds", MetricKind.GAUGE, age, labels, fresh.age_s)
+            yield Sample("worker_telemetry_failures", MetricKind.GAUGE, failures, labels, fresh.failures)
+
+    return sample
+
+
 def policy_sampler(pool: str, policy: ManagedPolicy, source: str) -> Sampler:
     """Return a sampler of one pool's policy.
 

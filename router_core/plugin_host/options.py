@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from router_core.contract.errors import PolicyContractError, PolicyLoadError, StartupError
+from router_core.contract.membership import MembershipSource
 from router_core.contract.policy import PolicyConfig
 from router_core.plugin_host.discovery import LoadedPlugin
 from router_core.plugin_host.faults import describe
@@ -62,9 +64,33 @@ def build_policy(
         StartupError: The options do not fit; every error is listed, with its path in the config.
         PolicyLoadError: The constructor (or a validator of the plugin's) raises.
     """
-    cls, plugin = loaded.cls, f"{kind} {loaded.name!r} of {loaded.source}"
-    if slips := find_slips(cls, kind=kind, needs_pair=needs_pair):
+    plugin = f"{kind} {loaded.name!r} of {loaded.source}"
+    if slips := find_slips(loaded.cls, kind=kind, needs_pair=needs_pair):
         raise PolicyContractError([f"{plugin}: {slip}" for slip in slips])
+    return _build(loaded.cls, options, plugin, where)
+
+
+def build_source(loaded: LoadedPlugin, options: Mapping[str, Any], *, where: str) -> MembershipSource:
+    """Validate a membership source's options and return an instance of its class.
+
+    Args:
+        loaded: The class and where it came from.
+        options: As they stand in the config.
+        where: The source's place in the config, such as `membership[0]`.
+
+    Raises:
+        PolicyContractError: The class has no `async def run(self, report)`.
+        StartupError: The options do not fit; every error is listed, with its path in the config.
+        PolicyLoadError: The constructor (or a validator of the source's) raises.
+    """
+    plugin = f"membership source {loaded.name!r} of {loaded.source}"
+    if not inspect.iscoroutinefunction(getattr(loaded.cls, "run", None)):
+        raise PolicyContractError([f"{plugin}: {loaded.cls.__name__} lacks `async def run(self, report)`; write it"])
+    source: Any = _build(loaded.cls, options, plugin, where)  # Any: checked just now, as far as can be
+    return cast("MembershipSource", source)
+
+
+def _build(cls: type, options: Mapping[str, Any], plugin: str, where: str) -> object:
     model = _config_of(cls)
     if model is None:
         if options:

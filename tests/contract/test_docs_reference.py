@@ -152,7 +152,7 @@ def codes_in_source():
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
             name = getattr(getattr(node, "func", None), "attr", getattr(getattr(node, "func", None), "id", ""))
-            if isinstance(node, ast.Call) and name in ("error_body", "error_response", "_refuse"):
+            if isinstance(node, ast.Call) and name in ("error_body", "error_response", "_refuse", "_error"):
                 texts = [each.value for argument in node.args for each in ast.walk(argument) if is_code(each)]
                 found.update(texts)
     return found
@@ -160,7 +160,7 @@ def codes_in_source():
 
 def is_code(node):
     return (
-        isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"[a-z]+(_[a-z]+)+", node.value)
+        isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"[a-z]+(_[a-z]+)+|[A-Z]+(_[A-Z]+)+", node.value)
     )
 
 
@@ -179,7 +179,8 @@ def test_every_status_stands_with_its_code():
 
 
 def test_every_path_the_router_answers_is_documented():
-    documented = set(re.findall(r"`GET (/\S+)`", page("http.md")))
+    own = page("http.md").partition("\n## Answered by the router\n")[2].partition("\n## Errors\n")[0]
+    documented = set(re.findall(r"`(?:GET|POST|PUT|PATCH|DELETE) (/[^\s`?]+)", own))
     assert documented == set(generate.control_paths())
 
 

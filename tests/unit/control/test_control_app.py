@@ -15,6 +15,7 @@ from router_core.control.app import create_control_app
 from router_core.control.metrics import metrics_app
 from router_core.fleet.engine_client import EngineClient
 from router_core.fleet.pool import WorkerPool
+from router_core.fleet.registry import WorkerRegistry
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: refused
 
@@ -33,10 +34,13 @@ async def render() -> tuple[bytes, str]:
 @asynccontextmanager
 async def control(workers: Sequence[Worker] = (), **options: Any) -> AsyncIterator[TestClient[Any, Any]]:
     """The control plane of one pool, over real HTTP."""
+    pools = options.pop("pools", None) or [WorkerPool("default", workers)]
     async with EngineClient() as engines:
         app = create_control_app(
             **{
-                "pools": [WorkerPool("default", workers)],
+                "pools": pools,
+                "registry": WorkerRegistry(pools[0], wall_clock=lambda: 1700000000.0),
+                "engines": engines,
                 "fetch_models": engines.fetch_models,
                 "render_metrics": render,
                 "is_draining": lambda: False,
@@ -89,7 +93,7 @@ async def error_of(response: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-@pytest.mark.parametrize("path", ["/", "/nothing", "/health/", "/v1/models/", "/v2/models", "/%ff", "/workers"])
+@pytest.mark.parametrize("path", ["/", "/nothing", "/health/", "/v1/models/", "/v2/models", "/%ff", "/workers/", "/workers/a/b"])
 async def test_what_is_nowhere_is_a_404_in_json(method: str, path: str) -> None:
     async with control() as client:
         response = await client.request(method, path, data=b"x" * 100 if method == "POST" else None)
@@ -159,6 +163,7 @@ REGULAR, PREFILL, DECODE = WorkerRole.REGULAR, WorkerRole.PREFILL, WorkerRole.DE
         ([worker(PREFILL, False), worker(DECODE, False)], "no healthy workers"),
         ([worker(PREFILL, True), worker(DECODE, False)], "no healthy decode workers"),
         ([worker(PREFILL, False), worker(DECODE, True)], "no healthy prefill workers"),
+        ([Worker("http://a", is_draining=True)], "no healthy workers"),
     ],
 )
 async def test_the_router_is_not_ready_until_a_request_would_find_a_worker(workers: list[Worker], reason: str) -> None:
@@ -173,6 +178,7 @@ async def test_the_router_is_not_ready_until_a_request_would_find_a_worker(worke
     [
         ([worker(REGULAR, True)], 1, 1),
         ([worker(REGULAR, True), worker(REGULAR, False)], 1, 2),
+        ([worker(REGULAR, True), Worker("http://a", is_draining=True)], 1, 2),
         ([worker(PREFILL, True), worker(DECODE, True), worker(DECODE, False)], 2, 3),
     ],
 )
@@ -216,7 +222,14 @@ async def test_verbose_health_tells_of_workers_and_of_the_policys_faults() -> No
                         "faults": [{"plugin": "cache_aware", "kind": "raised", "count": 3}],
                     },
                     "workers": [
-                        {"url": "http://a", "role": "regular", "is_healthy": True, "load": 2, "models": ["m1", "m2"]}
+                        {
+                            "url": "http://a",
+                            "role": "regular",
+                            "is_healthy": True,
+                            "is_draining": False,
+                            "load": 2,
+                            "models": ["m1", "m2"],
+                        }
                     ],
                 }
             ],
