@@ -21,6 +21,7 @@ from router_core.traffic.stored_responses import StoredResponses
 
 _log = logging.getLogger(__name__)
 _HEADER_NEED = "header:"
+_RESPONSES = b"/v1/responses"
 
 
 class Dispatcher:
@@ -68,6 +69,10 @@ class Dispatcher:
         if not candidates:
             self._refuse(exchange, "no_available_workers", self._nobody())
             return
+        if exchange.head.path == _RESPONSES:
+            maker = self.stored_responses.find_previous(exchange.body)
+            if maker in candidates:
+                candidates = (maker,)  # Nobody else knows the conversation that goes on.
         if not self._place(exchange, self._routing_request(exchange), candidates, ()):
             self._refuse(exchange, "no_suitable_worker", "The policy found none of the workers suitable.")
 
