@@ -220,6 +220,8 @@ def _not_found(name: str) -> web.Response:
 
 
 def _conflict(error: AlreadyRegisteredError) -> web.Response:
-    response = _error(409, "WORKER_ALREADY_EXISTS", f"Worker {error.registration.url} exists already; PUT or PATCH changes it.")
+    response = _error(
+        409, "WORKER_ALREADY_EXISTS", f"Worker {error.registration.url} exists already; PUT or PATCH changes it."
+    )
     response.headers["Location"] = f"/workers/{error.registration.id}"
     return response

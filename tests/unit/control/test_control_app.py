@@ -93,7 +93,9 @@ async def error_of(response: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-@pytest.mark.parametrize("path", ["/", "/nothing", "/health/", "/v1/models/", "/v2/models", "/%ff", "/workers/", "/workers/a/b"])
+@pytest.mark.parametrize(
+    "path", ["/", "/nothing", "/health/", "/v1/models/", "/v2/models", "/%ff", "/workers/", "/workers/a/b"]
+)
 async def test_what_is_nowhere_is_a_404_in_json(method: str, path: str) -> None:
     async with control() as client:
         response = await client.request(method, path, data=b"x" * 100 if method == "POST" else None)
