@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router_core.api import LiteralPrompt, RoutingRequest, Worker, WorkerRole
-from router_core.fleet.ledger import Ledger, Lease
+from router_core.fleet.ledger import Lease, Ledger
 from router_core.fleet.pool import WorkerPool
 from router_core.fleet.registry import AlreadyRegisteredError, WorkerRegistry, WorkerStatus
 
