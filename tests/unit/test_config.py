@@ -195,6 +195,15 @@ def test_without_a_worker_the_three_ways_to_name_one_are_told():
     assert "ROUTER_CORE_WORKER_URLS" in sentence
 
 
+def test_a_membership_source_is_enough_without_a_worker(write):
+    path = write("membership: [{name: file, options: {path: workers.yaml}}, kubernetes]")
+    first, second = load_config(path=path, environ={}, flags={}).membership
+    assert (first.name, first.options) == ("file", {"path": "workers.yaml"})
+    assert (second.name, second.options) == ("kubernetes", {})
+    assert problem(write("membership: []"), worker_urls=[]).startswith("worker_urls: no worker is named")
+    assert "membership[0].nam: unknown setting; did you mean 'name'?" in problems(write("membership: [{nam: file}]"))[1]
+
+
 def test_an_unreadable_file_is_not_blamed_for_naming_no_worker(tmp_path):
     assert "no such config file" in problem(tmp_path / "gone.yaml", worker_urls=[])
 
