@@ -25,6 +25,7 @@ from router_core.fleet.health import HealthChecker
 from router_core.fleet.membership.roster import Roster
 from router_core.fleet.membership.supervisor import SourceSupervisor
 from router_core.fleet.pool import WorkerPool
+from router_core.fleet.registration import Registrar
 from router_core.fleet.registry import WorkerRegistry
 from router_core.fleet.telemetry.poller import TelemetryPoller
 from router_core.observability.logs import configure_logging
@@ -36,6 +37,7 @@ from router_core.relay.exchange import Destination, Exchange
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
 from router_core.traffic.dispatcher import Dispatcher
+from router_core.traffic.ranks import RankPassing
 from router_core.traffic.routes import INFERENCE_PATHS, Routes
 
 _log = logging.getLogger(__name__)
@@ -104,6 +106,7 @@ class RouterServer:
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config, loop = self.config, asyncio.get_running_loop()
         client = await stack.enter_async_context(EngineClient())
+        registrar = Registrar(self.registrations, client, timeout_s=config.health.timeout_s)
         health = HealthChecker(
             self.pool,
             client,
@@ -114,6 +117,7 @@ class RouterServer:
             success_threshold=config.health.success_threshold,
             random=random.Random(),  # noqa: S311  # spreads checks in time
             on_change=self.registrations.note_health,
+            register=registrar.register if config.dp_aware else None,
         )
         await self.policy.start(self._make_context(loop))
         stack.push_async_callback(self.policy.stop)
@@ -126,7 +130,12 @@ class RouterServer:
         )
         self.pool.subscribe(on_removed=self._forget_origin)
         dispatcher = Dispatcher(
-            self.pool, self.policy, origin=relay.origin, now=time.monotonic, on_connect_failed=health.check_now
+            self.pool,
+            self.policy,
+            origin=relay.origin,
+            now=time.monotonic,
+            on_connect_failed=health.check_now,
+            address=RankPassing(self._kind_of).address if config.dp_aware else None,
         )
         app = create_control_app(
             [self.pool],
@@ -185,6 +194,10 @@ class RouterServer:
         self.registry.add_sampler(telemetry_sampler(_POOL, poller.freshness))
         poller.start()
         stack.push_async_callback(poller.stop)
+
+    def _kind_of(self, url: str) -> str | None:
+        registration = self.registrations.at(url)
+        return None if registration is None else registration.kind
 
     def _forget_origin(self, worker: Worker) -> None:
         """Close idle connections to a worker that left, unless another rank of the same engine is still there."""

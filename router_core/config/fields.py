@@ -16,6 +16,7 @@ FLAGS: Mapping[str, str] = {
     "worker_urls": "--worker-urls",
     "policy.name": "--policy",
     "policy.options": "--policy-option",
+    "dp_aware": "--dp-aware",
     "app_dir": "--app-dir",
     "log_level": "--log-level",
     "prometheus_host": "--prometheus-host",

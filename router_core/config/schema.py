@@ -157,6 +157,9 @@ class RouterConfig(_Section):
     observers: Annotated[tuple[PluginSelection, ...], BeforeValidator(split_words)] = (PluginSelection(name="metrics"),)
     """Plugins that are told of every request and choose nothing."""
 
+    dp_aware: bool = False
+    """Let the policy choose among an engine's data-parallel ranks: each is a worker of its own, `URL@RANK`."""
+
     app_dir: Path | None = None
     """Folder in which `module:Class` names are looked up; unset takes the config file's, else the working directory."""
 

@@ -42,6 +42,8 @@ def worker_info(registration: Registration) -> Info:
     }
     if BOOTSTRAP_PORT_LABEL in labels:
         info["bootstrap_port"] = int(_number(labels, BOOTSTRAP_PORT_LABEL, 0)) or None
+    if registration.kind is not None:
+        info["runtime_type"] = registration.kind
     if status in _JOBS:
         kind, message = _JOBS[status]
         info["job_status"] = {

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any, Protocol
@@ -59,6 +59,9 @@ class Prober(Protocol):
         """Return the worker's models, or raise `EngineReplyError`."""
 
 
+Register = Callable[[Worker], Awaitable[None]]
+"""Learns what a worker is, before it is admitted for the first time; may replace it by others."""
+
 OnChange = Callable[[Worker, bool, str | None], None]
 """Told when a worker became healthy or unhealthy, and in the latter case why."""
 
@@ -76,6 +79,7 @@ class HealthChecker:
         success_threshold: Successes in a row that bring it back.
         random: Spreads the checks.
         on_change: Called after each change.
+        register: Called before a worker is admitted for the first time.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class HealthChecker:
         success_threshold: int = 2,
         random: Random,
         on_change: OnChange | None = None,
+        register: Register | None = None,
     ) -> None:
         self._pool = pool
         self._client = client
@@ -100,6 +105,7 @@ class HealthChecker:
         self._success_threshold = success_threshold
         self._random = random
         self._on_change = on_change
+        self._register = register
         self._watches: dict[str, _Watch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._first_round: set[_Watch] = set()
@@ -154,6 +160,11 @@ class HealthChecker:
             watch.wake.clear()
             reason = await self._client.check_health(worker.base_url, self._endpoint, self._timeout_s)
             is_healthy = watch.judge(reason is None, self._failure_threshold, self._success_threshold)
+            if is_healthy and self._register is not None and not watch.is_registered:
+                await self._register(worker)
+                watch.is_registered = True
+                if self._watches.get(worker.url) is not watch:
+                    return  # others stand in for it now
             if is_healthy and not watch.has_declared_models and (watch.successes == 1 or not worker.is_healthy):
                 await self._learn_models(worker)
             if is_healthy is not worker.is_healthy:
@@ -206,7 +217,17 @@ class HealthChecker:
 class _Watch:
     """What is known of one worker under watch."""
 
-    __slots__ = ("worker", "wake", "task", "failures", "successes", "was_well", "has_declared_models", "has_phase")
+    __slots__ = (
+        "worker",
+        "wake",
+        "task",
+        "failures",
+        "successes",
+        "was_well",
+        "has_declared_models",
+        "has_phase",
+        "is_registered",
+    )
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -217,6 +238,7 @@ class _Watch:
         self.was_well = worker.is_healthy
         self.has_declared_models = bool(worker.models)  # then the config knows better than the engine
         self.has_phase = False
+        self.is_registered = False
 
     def judge(self, is_well: bool, failure_threshold: int, success_threshold: int) -> bool:
         """Take in the result of a check and return whether the worker is healthy now."""

@@ -49,6 +49,7 @@ class Registration:
         workers: The pool's members at this address: one, or one for each data-parallel rank.
         registered_at: When it joined, seconds since the epoch.
         was_ready: Whether it ever was well.
+        kind: Which engine it is, `sglang` or `vllm`; None while unknown.
     """
 
     def __init__(self, worker: Worker, *, registered_at: float) -> None:
@@ -58,6 +59,7 @@ class Registration:
         self.workers: tuple[Worker, ...] = (worker,)
         self.registered_at = registered_at
         self.was_ready = worker.is_healthy
+        self.kind: str | None = None
 
     @property
     def status(self) -> WorkerStatus:
@@ -142,6 +144,23 @@ class WorkerRegistry:
                 self._pool.set_models(worker, models)
             if labels is not None:
                 self._pool.set_labels(worker, labels)
+
+    def split(self, registration: Registration, dp_size: int, models: Iterable[str]) -> None:
+        """Replace an address's one worker by a healthy one for each of its engine's data-parallel ranks."""
+        (worker,) = registration.workers
+        models = tuple(models)
+        for rank in range(dp_size):  # first, so that the address stays registered
+            self._pool.add(
+                Worker(
+                    f"{worker.url}@{rank}",
+                    base_url=worker.base_url,
+                    role=worker.role,
+                    models=models,
+                    labels=worker.labels,
+                )
+            )
+        registration.was_ready = True
+        self._pool.remove(worker.url)
 
     def note_health(self, worker: Worker, is_healthy: bool, reason: str | None) -> None:  # noqa: ARG002
         """A worker's health has changed; the health checker tells."""

@@ -123,6 +123,7 @@ class Exchange:
         "_write",
         "_first_read",
         "_tail",
+        "_original",
     )
 
     def __init__(self, client: Client, head: RequestHead, body: bytes) -> None:
@@ -146,6 +147,7 @@ class Exchange:
         self._write = client.write
         self._first_read = b""
         self._tail: deque[bytes] | None = None  # made when the body comes in more than one read
+        self._original: tuple[RequestHead, bytes] | None = None  # what the client sent, if it was rewritten
 
     # --- for whoever decides ---
 
@@ -153,6 +155,18 @@ class Exchange:
     def tail(self) -> bytes:
         """The last few reads of the answer's body: where usage figures stand."""
         return self._first_read if self._tail is None else b"".join(self._tail)
+
+    def rewrite(self, head: RequestHead, body: bytes) -> None:
+        """Send the next worker another head and body than the client's."""
+        if self._original is None:
+            self._original = self.head, self.body
+        self.head, self.body = head, body
+
+    def restore(self) -> None:
+        """Take back what was rewritten: head and body are the client's again."""
+        if self._original is not None:
+            self.head, self.body = self._original
+            self._original = None
 
     def forward(self, destination: Destination, listener: Listener) -> None:
         """Send the request; may be called again from `on_end` while no answer has begun.

@@ -43,6 +43,7 @@ class Dispatcher:
         origin: Callable[[str], Destination],
         now: Callable[[], float],
         on_connect_failed: Callable[[Worker], None],
+        address: Callable[[Exchange, Worker], None] | None = None,
     ) -> None:
         self.policy = policy
         self.stored_responses = StoredResponses()
@@ -53,6 +54,7 @@ class Dispatcher:
         self._ledger = Ledger()
         self._origin = origin
         self._on_connect_failed = on_connect_failed
+        self._address = address  # to a data-parallel rank
         self._needs = policy.needs
         self._header_needs = tuple(
             (need[len(_HEADER_NEED) :], need[len(_HEADER_NEED) :].encode())
@@ -89,6 +91,8 @@ class Dispatcher:
         if worker is None:
             return False
         attempt = Attempt(self, exchange, request, self._ledger.reserve(worker, request), started=started, tried=tried)
+        if self._address is not None:
+            self._address(exchange, worker)
         exchange.forward(self._origin(worker.base_url), attempt)
         return True
 

@@ -1,0 +1,62 @@
+"""What is learned of an engine when its first health check passes, before it gets its first request.
+
+An engine with data-parallel ranks becomes one worker for each of them, `url@rank`, if that is wished. SGLang tells how
+many it has; vLLM does not, so the label `dp_size` says it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from router_core.contract.worker import Worker
+from router_core.fleet.engine_client import EngineFacts
+from router_core.fleet.registry import WorkerRegistry
+
+log = logging.getLogger(__name__)
+
+DP_SIZE_LABEL = "dp_size"
+MAX_RANKS = 1024
+
+
+class FactsClient(Protocol):
+    """Asks an engine what it is; `EngineClient` does."""
+
+    async def fetch_server_info(self, base_url: str, timeout_s: float) -> EngineFacts:
+        """Return what it tells; whatever it does not tell is empty."""
+
+
+class Registrar:
+    """Takes engines apart into their data-parallel ranks.
+
+    Args:
+        registry: Where they are registered.
+        client: Asks them.
+        timeout_s: Seconds each of their answers may take.
+    """
+
+    def __init__(self, registry: WorkerRegistry, client: FactsClient, *, timeout_s: float) -> None:
+        self._registry = registry
+        self._client = client
+        self._timeout_s = timeout_s
+
+    async def register(self, worker: Worker) -> None:
+        """Learn what engine a worker is; one with several ranks is replaced by a worker for each."""
+        if worker.url != worker.base_url:
+            return  # it is a rank already
+        facts = await self._client.fetch_server_info(worker.base_url, self._timeout_s)
+        registration = self._registry.at(worker.base_url)
+        if registration is None or worker not in registration.workers:
+            return  # it left meanwhile
+        registration.kind = facts.kind
+        dp_size = facts.dp_size or _declared_size(worker)
+        if dp_size > MAX_RANKS:
+            log.warning("worker %s tells of %d data-parallel ranks: taken as one worker", worker.url, dp_size)
+        elif dp_size > 1 and not worker.is_draining:
+            self._registry.split(registration, dp_size, worker.models or facts.models)
+            log.info("worker %s has %d data-parallel ranks, a worker each", worker.url, dp_size)
+
+
+def _declared_size(worker: Worker) -> int:
+    text = worker.labels.get(DP_SIZE_LABEL, "")
+    return int(text) if text.isascii() and text.isdigit() else 1

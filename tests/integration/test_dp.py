@@ -1,0 +1,70 @@
+"""Data-parallel ranks: the policy chooses among them, the engine is told, and load is counted by rank."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from .support import RawClient, chat, running_router, until
+from .test_admin import NOBODY, call
+
+
+async def test_without_the_setting_an_engine_is_one_worker_and_bodies_stay(simulated_engine):
+    async with simulated_engine(dp_size=2) as engine, running_router([engine]) as router:
+        await router.ask()
+        assert [worker.url for worker in router.server.pool.workers] == [engine.url]
+        assert b"data_parallel_rank" not in engine.requests[-1].body
+        await router.settled(1)
+
+
+async def test_each_rank_is_a_candidate_and_the_engine_is_told_which(simulated_engine):
+    async with (
+        simulated_engine(dp_size=4) as engine,
+        running_router([engine], expect_healthy=4, dp_aware=True) as router,
+    ):
+        assert [worker.url for worker in router.server.pool.candidates()] == [f"{engine.url}@{n}" for n in range(4)]
+        for _ in range(8):
+            await router.ask()
+        told = [json.loads(request.body)["data_parallel_rank"] for request in engine.requests]
+        assert Counter(told) == {0: 2, 1: 2, 2: 2, 3: 2}
+        assert [f"{engine.url}@{rank}" for rank in told] == router.record.selected
+        original = json.dumps(chat()).encode()
+        assert all(request.body.startswith(original[:-1]) for request in engine.requests)
+        await router.settled(8)
+
+        (info,) = (await call(router, "GET", "/workers"))[1]["workers"]
+        assert (info["metadata"], info["status"], info["runtime_type"]) == ({"dp_size": "4"}, "ready", "sglang")
+        assert (await call(router, "GET", "/list_workers"))[1] == {"urls": [engine.url]}
+        assert (await call(router, "POST", "/flush_cache"))[1]["total_http_workers"] == 1
+
+
+async def test_a_request_that_is_tried_elsewhere_names_the_other_rank_alone(simulated_engines):
+    async with (
+        simulated_engines(2, dp_size=2) as (first, second),
+        running_router([first, second], expect_healthy=4, dp_aware=True) as router,
+    ):
+        await first.stop()
+        for _ in range(4):
+            async with router.post() as response:
+                assert response.status == 200
+        for request in second.requests:
+            assert request.body.count(b"data_parallel_rank") == 1
+        assert all(rank == (0, 0, 0) for rank in router.load())
+
+
+async def test_all_ranks_of_an_engine_drain_together(simulated_engine):
+    async with (
+        simulated_engine(dp_size=2, token_interval_s=0.005) as engine,
+        running_router([engine], expect_healthy=2, dp_aware=True) as router,
+    ):
+        (registration,) = router.server.registrations.registrations
+        async with await RawClient.connect(router.url) as client:
+            client.send(chat(stream=True, max_tokens=10_000, ignore_eos=True))
+            await client.read_until(b"\n\n")
+            assert (await call(router, "DELETE", f"/workers/{registration.id}"))[0] == 202
+            assert len(router.server.pool.workers) == 1  # the idle rank has left
+            info = (await call(router, "GET", f"/workers/{registration.id}"))[1]
+            assert (info["status"], info["load"]) == ("draining", 1)
+            assert (await call(router, "POST", "/workers", {"url": NOBODY}))[0] == 202
+            client.hang_up()
+        await until(lambda: router.server.registrations.at(engine.url) is None, "the engine gone")
