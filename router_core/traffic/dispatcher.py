@@ -118,7 +118,11 @@ class Dispatcher:
 
     def _nobody(self) -> str:
         total = len(self._pool.workers)
-        return f"No worker is available: {total} configured, none healthy." if total else "No worker is configured."
+        if not total:
+            return "No worker is configured."
+        draining = sum(worker.is_draining for worker in self._pool.workers)
+        others = f"{draining} draining, no other healthy" if draining else "none healthy"
+        return f"No worker is available: {total} configured, {others}."
 
     def _refuse(self, exchange: Exchange, code: str, message: str) -> None:
         self.unrouted[code] = self.unrouted.get(code, 0) + 1

@@ -313,6 +313,8 @@ async def test_a_worker_that_is_removed_finishes_its_requests_gets_no_new_ones_a
             assert draining.value == 1
             async with router.post() as response:
                 assert response.status == 503
+                message = (await response.json())["error"]["message"]
+            assert message == "No worker is available: 1 configured, 1 draining, no other healthy."
 
             status, error, _ = await call(router, "PATCH", f"/workers/{worker_id}", {"priority": 1})
             assert (status, error["code"]) == (400, "BAD_REQUEST")

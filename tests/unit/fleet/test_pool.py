@@ -78,3 +78,27 @@ def test_a_worker_is_read_only() -> None:
     with pytest.raises(AttributeError, match=r"Worker\.load is read-only"):
         worker.load = 3  # type: ignore[misc]
     assert worker.load == 0
+
+
+def test_whoever_is_not_there_cannot_drain() -> None:
+    pool = _pool("a")
+    before = pool.candidates()
+    assert pool.drain("http://b") is None
+    assert pool.candidates() is before
+
+
+def test_a_draining_worker_is_no_candidate_whatever_its_health_does() -> None:
+    pool, ledger = _pool("a", "b"), Ledger()
+    lease = ledger.reserve(pool.workers[0], RoutingRequest("r", LiteralPrompt()))
+    draining = pool.drain("http://a")
+    assert draining is pool.workers[0]
+    pool.set_health(draining, False)
+    pool.set_health(draining, True)
+    assert [worker.url for worker in pool.candidates()] == ["http://b"]
+
+    heard: list[str] = []
+    pool.subscribe(on_removed=lambda worker: heard.append(worker.url))
+    lease.release()
+    pool.finish_draining(draining)
+    pool.finish_draining(draining)
+    assert heard == ["http://a"]
