@@ -25,6 +25,7 @@ def create_control_app(
     inference_paths: Iterable[str] = (),
     registry: WorkerRegistry,
     engines: EngineAsker,
+    is_own_address: Callable[[str], bool] = lambda url: False,  # noqa: ARG005  # named as callers pass it
     health_endpoint: str = "/health",
 ) -> web.Application:
     """Return the application.
@@ -38,6 +39,7 @@ def create_control_app(
         inference_paths: Paths whose POST is served elsewhere: any other method is answered 405 here.
         registry: Where an administrator's workers are added and removed.
         engines: Asks one worker.
+        is_own_address: Tells whether a URL is the router's own: such a worker is refused.
         health_endpoint: The path on which workers are checked.
     """
     health = HealthHandlers(pools, policies or {}, is_draining)
@@ -56,7 +58,9 @@ def create_control_app(
     app.router.add_get("/v1/models/{id:.+}", models.get_model)
     app.router.add_get("/metrics", metrics_handler(render_metrics))
     _add_admin_routes(
-        app.router, WorkerAdmin(registry), EngineHandlers(pools, engines, health_endpoint=health_endpoint)
+        app.router,
+        WorkerAdmin(registry, is_own_address),
+        EngineHandlers(pools, engines, health_endpoint=health_endpoint),
     )
     for path in inference_paths:
         app.router.add_post(path, _served_elsewhere)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 class WorkerAdmin:
     """Answers `/workers` and what lies below it, and the older paths for the same."""
 
-    def __init__(self, registry: WorkerRegistry) -> None:
+    def __init__(self, registry: WorkerRegistry, is_own_address: Callable[[str], bool]) -> None:
         self._registry = registry
+        self._is_own_address = is_own_address
 
     # --- /workers ---
 
@@ -48,6 +49,7 @@ class WorkerAdmin:
         try:
             form, without_effect = read_form(await request.read())
             worker = form.to_worker()
+            self._refuse_own_address(worker.url)
         except FormError as error:
             return _bad_request(str(error))
         try:
@@ -83,6 +85,7 @@ class WorkerAdmin:
         """Register the worker at `?url=` and answer in text."""
         try:
             url = _url_in_query(request)
+            self._refuse_own_address(url)
         except FormError as error:
             return _bad_request(str(error))
         try:
@@ -108,6 +111,10 @@ class WorkerAdmin:
         return json_response({"urls": [registration.url for registration in stay]})
 
     # --- inside ---
+
+    def _refuse_own_address(self, url: str) -> None:
+        if self._is_own_address(url):
+            raise FormError(f"url: {url} is this router itself; name a worker")
 
     def _register(self, worker: Worker) -> Registration:
         registration = self._registry.register(worker)

@@ -2,6 +2,9 @@
 
 Every call of a plugin's is isolated here: whatever a plugin does, a request gets an answer and no plugin suffers from
 another's fault. `select_single` and `request_complete` run once an attempt, so they are written tight.
+
+Of a synchronous hook everything is caught, a library's `SystemExit` or the `CancelledError` of a future it looked at
+too: such a hook is called from the event loop's own callbacks, where nothing else could raise them.
 """
 
 from __future__ import annotations
@@ -139,7 +142,7 @@ class PolicyManager:
         try:
             answer: object = call(workers=workers, request=request)
             took = self._clock() - began
-        except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+        except BaseException as error:  # noqa: BLE001  # plugin code: isolated, logged by name
             self._conduct.raised("select_single", error)
             return self._fall_back(workers, request)
         finally:
@@ -172,7 +175,7 @@ class PolicyManager:
         try:
             answer: object = call(prefill_workers=prefill_workers, decode_workers=decode_workers, request=request)
             took = self._clock() - began
-        except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+        except BaseException as error:  # noqa: BLE001  # plugin code: isolated, logged by name
             self._conduct.raised("select_pair", error)
             return self._fall_back_pair(prefill_workers, decode_workers, request)
         finally:
@@ -284,7 +287,7 @@ class PolicyManager:
         running.entered_at = self._clock()
         try:
             call(**arguments)
-        except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+        except BaseException as error:  # noqa: BLE001  # plugin code: isolated, logged by name
             conduct.raised(hook, error)
         else:
             if conduct.strikes:

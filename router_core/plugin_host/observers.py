@@ -98,7 +98,7 @@ class Observers:
         host.running.entered_at = self._clock()
         try:
             listener.call(**arguments)
-        except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+        except BaseException as error:  # noqa: BLE001  # plugin code: isolated, logged by name
             sentence = f"{host.label}: {listener.hook} raised {describe(error)}"
             self._log.record(host.name, FaultKind.RAISED, listener.hook, sentence, error=error)
         finally:

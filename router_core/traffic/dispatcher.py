@@ -63,6 +63,7 @@ class Dispatcher:
         )
         self._id_prefix = f"req-{secrets.token_hex(6)}-"
         self._ids = itertools.count(1)
+        self._explains = _log.isEnabledFor(logging.DEBUG)  # asked once: the level does not change while we run
         pool.subscribe(on_removed=self.stored_responses.forget)
 
     def dispatch(self, exchange: Exchange) -> None:
@@ -88,6 +89,8 @@ class Dispatcher:
     ) -> bool:
         started = self.now()
         worker = self.policy.select_single(candidates, request)
+        if self._explains:
+            _explain(worker, request)
         if worker is None:
             return False
         attempt = Attempt(self, exchange, request, self._ledger.reserve(worker, request), started=started, tried=tried)
@@ -127,3 +130,10 @@ class Dispatcher:
     def _refuse(self, exchange: Exchange, code: str, message: str) -> None:
         self.unrouted[code] = self.unrouted.get(code, 0) + 1
         exchange.respond(503, error_body(503, code, message))
+
+
+def _explain(worker: Worker | None, request: RoutingRequest) -> None:
+    """Log who was picked and why; figures only, never a prompt."""
+    parts = " ".join(f"{name}={value!r}" for name, value in request.reason_parts.items()) if request.reason else ""
+    where = "no worker" if worker is None else worker.url
+    _log.debug("%r attempt %d: %s, %s %s", request.id, request.attempt, where, request.reason or "unexplained", parts)

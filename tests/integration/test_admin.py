@@ -148,6 +148,15 @@ async def test_a_url_is_added_once_however_it_is_spelt():
             assert headers["Location"] == f"/workers/{known.id}"
 
 
+async def test_the_router_is_not_its_own_worker():
+    async with running_router([]) as router:
+        for path, body in [("/workers", {"url": router.url}), (f"/add_worker?url={router.url}", None)]:
+            status, error, _ = await call(router, "POST", path, body)
+            assert (status, error["code"]) == (400, "BAD_REQUEST")
+            assert "is this router itself" in error["error"]
+        assert router.server.pool.workers == ()
+
+
 @pytest.mark.parametrize("path", ["/add_worker", "/remove_worker", "/add_worker?url=", "/remove_worker?url=a:1"])
 async def test_the_older_paths_want_a_url(path):
     async with running_router([]) as router:
