@@ -7,7 +7,9 @@ that leaves is built anew from the end-to-end headers, so nothing hop-by-hop eve
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import httptools
@@ -204,10 +206,28 @@ class RequestHead:
         query = target.find(b"?")
         self.path = target if query < 0 else target[:query]
 
+    def changed(self, fields: Mapping[bytes, bytes | None]) -> RequestHead:
+        """Return the same head with other values of some fields, by lower-case name; None leaves a field out."""
+        other = copy.copy(self)
+        kept = [line for line in self._forwarded.splitlines(keepends=True) if _name_of(line) not in fields]
+        added = [b"%b: %b\r\n" % (name, value) for name, value in fields.items() if value is not None]
+        other._forwarded = b"".join(kept + added)
+        return other
+
+    def to(self, path: bytes) -> RequestHead:
+        """Return the same head for another target."""
+        other = copy.copy(self)
+        other.target = other.path = path
+        return other
+
     def outgoing(self, host: bytes, size: int) -> bytes:
         """Return the head to send to a worker, for a body of `size` bytes."""
         length = b"Content-Length: %d\r\n" % size if size or self.method in _METHODS_WITH_BODY else b""
         return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (self.method, self.target, host, self._forwarded, length)
+
+
+def _name_of(line: bytes) -> bytes:
+    return line.partition(b":")[0].lower()
 
 
 _METHODS_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
