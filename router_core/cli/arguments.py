@@ -13,6 +13,12 @@ _FORMS: dict[str, dict[str, Any]] = {  # Any: what argparse takes
     "--worker-urls": {"nargs": "+", "action": "extend", "metavar": "URL"},
     "--policy": {"metavar": "NAME"},
     "--policy-option": {"action": "append", "metavar": "KEY=VALUE"},
+    "--prefill-policy": {"metavar": "NAME"},
+    "--decode-policy": {"metavar": "NAME"},
+    "--pd-disaggregation": {"action": "store_true"},
+    "--pd-protocol": {"metavar": "NAME"},
+    "--prefill": {"nargs": "+", "action": "append", "metavar": ("URL", "PORT")},
+    "--decode": {"action": "append", "metavar": "URL"},
     "--app-dir": {"metavar": "FOLDER"},
 }
 
@@ -33,7 +39,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
             continue
         form = _FORMS.get(field.flag, {"metavar": field.path.rpartition("_")[2].upper()})
         takes = f"{field.expects}; " if field.expects.startswith(("a whole number", "one of")) else ""
-        default = "" if field.default in (None, [], {}) else f"default: {_plain(field.default)}; "
+        default = "" if field.default in (None, [], {}, False) else f"default: {_plain(field.default)}; "
         text = f"{field.description.replace('`', '')} ({takes}{default}environment: {field.variable})"
         parser.add_argument(field.flag, help=text.replace("%", "%%"), **form)
 

@@ -14,10 +14,10 @@ from collections.abc import Callable
 import uvloop
 from aiohttp import web
 
-from router_core.cli.plugins import build_manager
+from router_core.cli.plugins import build_manager, build_pd_protocol
 from router_core.config import RouterConfig
 from router_core.contract.errors import StartupError
-from router_core.contract.worker import Worker
+from router_core.contract.worker import Worker, WorkerRole
 from router_core.control.app import create_control_app
 from router_core.control.metrics import metrics_app
 from router_core.fleet.engine_client import EngineClient
@@ -32,6 +32,8 @@ from router_core.relay.exchange import Destination, Exchange
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
 from router_core.traffic.dispatcher import Dispatcher
+from router_core.traffic.pd.pair_dispatcher import PairDispatcher
+from router_core.traffic.pd.protocol import BOOTSTRAP_PORT
 from router_core.traffic.routes import INFERENCE_PATHS, Routes
 
 _log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class RouterServer:
         """
         self.config = config
         self.policy = build_manager(config)
+        self._pd_protocol = build_pd_protocol(config) if config.pd.is_on else None
         self.pool = WorkerPool(_POOL)
         self.registry = MetricsRegistry()
         self._started = contextlib.AsyncExitStack()
@@ -110,16 +113,14 @@ class RouterServer:
         await self.policy.start(self._make_context(loop))
         stack.push_async_callback(self.policy.stop)
         self.pool.subscribe(self.policy.worker_added, self.policy.worker_removed)
-        for url in config.worker_urls:
-            self.pool.add(Worker(url, is_healthy=False))
+        for worker in _workers(config):
+            self.pool.add(worker)
 
         relay = self._relay = RelayServer(
             _not_ready, limits=_downstream_limits(config), upstream_limits=_upstream_limits(config), loop=loop
         )
         self.pool.subscribe(on_removed=lambda worker: relay.forget_origin(worker.base_url))
-        dispatcher = Dispatcher(
-            self.pool, self.policy, origin=relay.origin, now=time.monotonic, on_connect_failed=health.check_now
-        )
+        dispatcher = self._dispatcher(relay, loop, health)
         app = create_control_app(
             [self.pool],
             fetch_models=client.fetch_models,
@@ -149,9 +150,26 @@ class RouterServer:
         if config.prometheus_port is not None:
             self._metrics_address = await self._listen_for_metrics(stack, config.prometheus_port)
         self._address = await relay.start(config.host, config.port)
+        if isinstance(dispatcher, PairDispatcher):
+            stack.callback(dispatcher.close)  # after the relay: who left may still have a transfer to finish
         stack.push_async_callback(relay.stop, config.limits.shutdown_grace_s)
         health.start()
         stack.push_async_callback(health.stop)
+
+    def _dispatcher(self, relay: RelayServer, loop: asyncio.AbstractEventLoop, health: HealthChecker) -> Dispatcher:
+        if self._pd_protocol is None:
+            return Dispatcher(
+                self.pool, self.policy, origin=relay.origin, now=time.monotonic, on_connect_failed=health.check_now
+            )
+        return PairDispatcher(
+            self.pool,
+            self.policy,
+            self._pd_protocol,
+            origin=relay.origin,
+            loop=loop,
+            now=time.monotonic,
+            on_connect_failed=health.check_now,
+        )
 
     def _make_context(self, loop: asyncio.AbstractEventLoop) -> Callable[[str], LivePoolContext]:
         seed = self.config.policy.seed
@@ -190,7 +208,7 @@ def run_server(config: RouterConfig) -> int:
     Raises:
         StartupError: If it cannot start.
     """
-    if not config.worker_urls:
+    if not config.worker_urls and not config.pd.is_on:
         raise StartupError(
             ["worker_urls: no worker is named; give --worker-urls http://HOST:PORT ... or worker_urls in the config"]
         )
@@ -207,7 +225,7 @@ async def _serve(server: RouterServer) -> None:
         loop.add_signal_handler(signal_number, stop.set)
     await server.start()
     _calm_garbage_collector()
-    workers = len(server.config.worker_urls)
+    workers = len(_workers(server.config))
     _log.info(
         "listening on %s, policy %s (%s), %d worker%s, metrics at %s",
         server.url,
@@ -225,6 +243,16 @@ async def _serve(server: RouterServer) -> None:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, server.end_grace)
     await server.stop()
+
+
+def _workers(config: RouterConfig) -> list[Worker]:
+    """Return the workers of the config, not known to be healthy yet."""
+    workers = [Worker(url, is_healthy=False) for url in config.worker_urls]
+    for prefill in config.pd.prefill:
+        labels = {} if prefill.bootstrap_port is None else {BOOTSTRAP_PORT: str(prefill.bootstrap_port)}
+        workers.append(Worker(prefill.url, role=WorkerRole.PREFILL, labels=labels, is_healthy=False))
+    workers += [Worker(url, role=WorkerRole.DECODE, is_healthy=False) for url in config.pd.decode]
+    return workers
 
 
 def _calm_garbage_collector() -> None:

@@ -14,8 +14,10 @@ from router_core.config.loading import load_config
 from router_core.config.schema import (
     HealthConfig,
     LimitsConfig,
+    PdConfig,
     PluginSelection,
     PolicySelection,
+    PrefillWorker,
     RouterConfig,
 )
 
@@ -23,8 +25,10 @@ __all__ = [
     "ConfigField",
     "HealthConfig",
     "LimitsConfig",
+    "PdConfig",
     "PluginSelection",
     "PolicySelection",
+    "PrefillWorker",
     "RouterConfig",
     "iter_fields",
     "load_config",

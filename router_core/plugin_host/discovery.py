@@ -24,6 +24,7 @@ from router_core.plugin_host.faults import describe
 POLICY_GROUP = "router_core.policies"
 OBSERVER_GROUP = "router_core.observers"
 WRAPPER_GROUP = "router_core.wrappers"
+PD_PROTOCOL_GROUP = "router_core.pd_protocols"
 
 _IDENTIFIER = r"[^\W\d]\w*"
 _TARGET = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*", re.ASCII)
@@ -294,4 +295,4 @@ def _dashed(name: str) -> str:
 
 
 def _word(group: str) -> str:
-    return {OBSERVER_GROUP: "observer", WRAPPER_GROUP: "wrapper"}.get(group, "policy")
+    return {OBSERVER_GROUP: "observer", WRAPPER_GROUP: "wrapper", PD_PROTOCOL_GROUP: "protocol"}.get(group, "policy")

@@ -15,7 +15,7 @@ from router_core.contract.errors import PolicyContractError, PolicyLoadError, St
 from router_core.contract.policy import PolicyConfig
 from router_core.plugin_host.discovery import LoadedPlugin
 from router_core.plugin_host.faults import describe
-from router_core.plugin_host.slips import PluginKind, find_slips
+from router_core.plugin_host.slips import PluginKind, find_config_slips, find_slips
 
 _COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _NAMED = ("multiple_of", "min_length", "max_length", "pattern")
@@ -62,9 +62,26 @@ def build_policy(
         StartupError: The options do not fit; every error is listed, with its path in the config.
         PolicyLoadError: The constructor (or a validator of the plugin's) raises.
     """
-    cls, plugin = loaded.cls, f"{kind} {loaded.name!r} of {loaded.source}"
-    if slips := find_slips(cls, kind=kind, needs_pair=needs_pair):
+    plugin = f"{kind} {loaded.name!r} of {loaded.source}"
+    if slips := find_slips(loaded.cls, kind=kind, needs_pair=needs_pair):
         raise PolicyContractError([f"{plugin}: {slip}" for slip in slips])
+    return _build(loaded.cls, options, plugin, where)
+
+
+def build_protocol(
+    loaded: LoadedPlugin,
+    options: Mapping[str, Any],  # Any: straight from the config file
+    *,
+    where: str,
+) -> object:
+    """Validate the options of a plugin that has no hooks and return an instance of its class; raises as above."""
+    plugin = f"protocol {loaded.name!r} of {loaded.source}"
+    if slips := find_config_slips(loaded.cls):
+        raise PolicyContractError([f"{plugin}: {slip}" for slip in slips])
+    return _build(loaded.cls, options, plugin, where)
+
+
+def _build(cls: type, options: Mapping[str, Any], plugin: str, where: str) -> object:
     model = _config_of(cls)
     if model is None:
         if options:

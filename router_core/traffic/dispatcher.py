@@ -12,6 +12,7 @@ from router_core.contract.worker import Worker
 from router_core.fleet.ledger import Ledger
 from router_core.fleet.pool import WorkerPool
 from router_core.plugin_host.manager import PolicyManager
+from router_core.plugin_host.pair import PairManager
 from router_core.relay.exchange import Destination, Ending, Exchange
 from router_core.relay.head import RequestHead
 from router_core.relay.local_answer import error_body
@@ -36,7 +37,7 @@ class Dispatcher:
     def __init__(
         self,
         pool: WorkerPool,
-        policy: PolicyManager,
+        policy: PolicyManager | PairManager,
         *,
         origin: Callable[[str], Destination],
         now: Callable[[], float],
