@@ -281,6 +281,12 @@ class PassedCall(_SentCall):
         self._on_orphaned = on_orphaned
         self._received = b""
 
+    def abort(self) -> None:
+        """See `_SentCall`."""
+        self._exchange = None
+        self.feed = _ignore
+        super().abort()
+
     def detach(self) -> None:
         """The client is gone: read on and throw away, until it is over or aborted."""
         if self._exchange is not None:
@@ -341,3 +347,7 @@ class PassedCall(_SentCall):
             self._has_begun = True
             self._received = b""
             self._on_orphaned()
+
+
+def _ignore(data: bytes) -> None:
+    """Take no notice."""

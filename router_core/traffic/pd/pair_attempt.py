@@ -32,7 +32,7 @@ from router_core.traffic.attempt import ANSWER_TO_ENDING
 from router_core.traffic.body_prompt import BodyPrompt
 from router_core.traffic.pd.leg import PairLeg
 from router_core.traffic.pd.merged_answer import MergedAnswer
-from router_core.traffic.pd.protocol import Merge
+from router_core.traffic.pd.protocol import Conversation, Merge
 
 if TYPE_CHECKING:
     from router_core.traffic.pd.pair_dispatcher import PairDispatcher
@@ -77,7 +77,7 @@ class PairAttempt:
         self._has_decode_begun = False
         self._own_heads: HeadMemory[AnswerHead] = HeadMemory()
         self._awaits_id = False
-        self._conversation = dispatcher.protocol.converse(self)
+        self._conversation: Conversation = dispatcher.protocol.converse(self)
 
     # --- Destination and Source, for the client's exchange ---
 
@@ -144,6 +144,7 @@ class PairAttempt:
             if exchange.status is not None and exchange.status >= 400:
                 self._conversation.failed()
                 self._cancel_prefill()
+            self._let_go_if_over()
             return
         is_sent = self._decode_call is not None
         if is_sent:
@@ -258,6 +259,7 @@ class PairAttempt:
             self._settle()
         elif self._merged is not None:
             self._merged.prefilled(call.content)
+        self._let_go_if_over()
 
     def _prefill_failed(self, call: SideCall, ending: Ending) -> None:
         self._conversation.failed()
@@ -324,7 +326,8 @@ class PairAttempt:
         if is_sent and not self._prefill.is_finished:
             return
         is_fetched = self._has_decode_begun or self._dispatcher.protocol.prefill_waits_for_fetch
-        if self._decode_call is None or is_fetched or self._decode.is_finished:
+        has_one_leg = self._prefill_call is None or self._decode_call is None
+        if has_one_leg or is_fetched or self._decode.is_finished:
             self._drop()
 
     def _orphan_begun(self) -> None:
@@ -355,6 +358,13 @@ class PairAttempt:
             self._timer.cancel()
             self._dispatcher.lingered(self)
             self._timer = None
+        self._let_go_if_over()
+
+    def _let_go_if_over(self) -> None:
+        """Hold nothing that holds this: what a request leaves behind needs no garbage collector."""
+        if self._prefill.is_finished and self._decode.is_finished:
+            self._prefill_call = self._decode_call = self._fact_call = self._merged = None
+            self._conversation = _OVER
 
     def _try_elsewhere(self, worker: Worker) -> bool:
         return self._dispatcher.try_another_pair(self._exchange, self._request, (*self._tried, worker))
@@ -374,6 +384,22 @@ class PairAttempt:
             self._exchange.feed(message)
         else:
             self._exchange.source_closed("the other leg failed")
+
+
+class _Over:
+    """The conversation of a request that is over."""
+
+    def begin(self) -> None:
+        """Nothing is to be sent."""
+
+    def prefilled(self, answer: bytes) -> None:
+        """Nothing is to be sent."""
+
+    def failed(self) -> None:
+        """Nobody is to be told."""
+
+
+_OVER = _Over()
 
 
 def _uncompressed(head: RequestHead) -> RequestHead:

@@ -9,12 +9,13 @@ from typing import Any
 
 import aiohttp
 
-from integration.support import NO_MORE_CHECKS_S, CompletionWatch, Record, Router, _record, in_house, until
 from router_core.api import Leg, OutcomeStatus, hookimpl
 from router_core.cli.serve import RouterServer
 from router_core.config import RouterConfig
 from router_core.contract.worker import WorkerRole
 from router_core.testing.simulated_engine import SimulatedEngine
+
+from .support import NO_MORE_CHECKS_S, CompletionWatch, Record, Router, _record, in_house, until
 
 NEVER_S = 3600.0
 PREFILL, DECODE = WorkerRole.PREFILL, WorkerRole.DECODE
@@ -75,7 +76,7 @@ async def running_pair_router(
             "pd": {
                 "protocol": protocol,
                 "options": options or {},
-                "prefill": [{"url": each.url, "bootstrap_port": each.bootstrap_port} for each in prefills],
+                "prefill": [{"url": each.url, "bootstrap_port": each.bootstrap_port or None} for each in prefills],
                 "decode": [each.url for each in decodes],
             },
             "observers": ["metrics", in_house(CompletionWatch)],

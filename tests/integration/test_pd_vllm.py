@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from integration.support import CHAT, RawClient, chat, until
 from router_core.api import Leg, OutcomeStatus
 from router_core.testing.simulated_engine import Fault, SimulatedEngine
 
-from .support import DECODE, NEVER_S, PREFILL, assert_nothing_is_left, pair
+from .pd_support import DECODE, NEVER_S, PREFILL, assert_nothing_is_left, pair
+from .support import CHAT, RawClient, chat, until
 
 SUCCESS, CANCELLED, ERROR = OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED, OutcomeStatus.ERROR
 CONNECTORS = ["nixl", "nixl-push", "mooncake", "p2p"]
@@ -126,6 +126,17 @@ async def test_several_sequences_are_decodes_alone():
         assert await router.ask("/v1/messages") == "decode"  # Anthropic's form has no place for a KV cache's name
         assert prefill.accepted == 0
         await router.legs(3)
+
+
+async def test_a_client_of_decode_alone_ends_it_at_once():
+    async with vllm(decode={"recomputes": True, "ttft_s": NEVER_S}) as (prefill, decode, router):
+        async with await RawClient.connect(router.url) as client:
+            client.send(chat(n=2))
+            await decode.wait_running()
+            client.hang_up()
+            await decode.wait_for_abort()
+        assert await router.statuses() == (CANCELLED, CANCELLED)
+        assert prefill.accepted == 0
 
 
 async def test_a_short_prompt_is_decodes_alone():

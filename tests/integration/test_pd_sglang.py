@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from integration.support import CHAT, RawClient, chat, in_house, until
 from router_core.api import Leg, OutcomeStatus
 from router_core.testing.simulated_engine import Fault, SimulatedEngine
 
-from .support import DECODE, NEVER_S, PREFILL, JointPolicy, assert_nothing_is_left, pair, running_pair_router
+from .pd_support import DECODE, NEVER_S, PREFILL, JointPolicy, assert_nothing_is_left, pair, running_pair_router
+from .support import CHAT, RawClient, chat, in_house, until
 
 SUCCESS, CANCELLED, ERROR = OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED, OutcomeStatus.ERROR
 BUILT_IN = ["cache_aware", "power_of_two", "random", "round_robin"]
