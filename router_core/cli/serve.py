@@ -9,7 +9,8 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from urllib.parse import urlsplit
 
 import uvloop
 from aiohttp import web
@@ -38,6 +39,8 @@ from router_core.traffic.routes import INFERENCE_PATHS, Routes
 
 _log = logging.getLogger(__name__)
 _POOL = "default"
+_ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared with, not listened on
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0"})  # noqa: S104
 
 
 class RouterServer:
@@ -81,12 +84,9 @@ class RouterServer:
         Raises:
             StartupError: If a plugin does not start or an address cannot be had; whatever had begun is stopped.
         """
-        try:
-            async with contextlib.AsyncExitStack() as stack:
-                await self._start(stack)
-                self._started = stack.pop_all()
-        except OSError as error:
-            raise StartupError([_cannot_listen(self.config, error)]) from error
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            self._started = stack.pop_all()
 
     async def stop(self) -> None:
         """Finish running requests within the grace period and stop everything; policies' `on_stop` run."""
@@ -148,11 +148,14 @@ class RouterServer:
             )
         )
         if config.prometheus_port is not None:
-            self._metrics_address = await self._listen_for_metrics(stack, config.prometheus_port)
-        self._address = await relay.start(config.host, config.port)
+            with _listening("prometheus_", config.prometheus_host or config.host, config.prometheus_port):
+                self._metrics_address = await self._listen_for_metrics(stack, config.prometheus_port)
+        with _listening("", config.host, config.port):
+            self._address = await relay.start(config.host, config.port)
         if isinstance(dispatcher, PairDispatcher):
             stack.callback(dispatcher.close)  # after the relay: who left may still have a transfer to finish
         stack.push_async_callback(relay.stop, config.limits.shutdown_grace_s)
+        _refuse_own_address([worker.url for worker in self.pool.workers], self._address)
         health.start()
         stack.push_async_callback(health.stop)
 
@@ -295,7 +298,25 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _cannot_listen(config: RouterConfig, error: OSError) -> str:
-    reason = error.strerror or str(error)
-    ports = f"port {config.port}" + (f" or {config.prometheus_port}" if config.prometheus_port is not None else "")
-    return f"host, port: cannot listen on {config.host}, {ports}: {reason}; choose another with --port or --host"
+@contextlib.contextmanager
+def _listening(prefix: str, host: str, port: int) -> Iterator[None]:
+    """Turn a failure to listen into a sentence; `prefix` is that of the two settings."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        flags = f"--{prefix}port or --{prefix}host".replace("_", "-")
+        sentence = (
+            f"{prefix}host, {prefix}port: cannot listen on {host}, port {port}: {reason}; choose another with {flags}"
+        )
+        raise StartupError([sentence]) from error
+
+
+def _refuse_own_address(worker_urls: Iterable[str], address: tuple[str, int]) -> None:
+    """Refuse a worker that is this router: one request would go round until there are no sockets left."""
+    host, port = address
+    own = {host, *(_LOOPBACK if host in _ANYWHERE | _LOOPBACK else ())}
+    for url in worker_urls:
+        parts = urlsplit(url)
+        if parts.port == port and parts.hostname in own:
+            raise StartupError([f"worker_urls: {url} is this router itself; name the workers, or change --port"])

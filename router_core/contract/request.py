@@ -228,7 +228,7 @@ class RoutingRequest:
 
         Args:
             reason: A short fixed word such as `cache_hit`: it becomes a metric label, so never put a value in it.
-            **parts: The figures behind it; shown in logs and traces, not in metrics.
+            **parts: The figures behind it; shown in the log at level debug, not in metrics.
         """
         self.reason = reason
         self.reason_parts = parts

@@ -237,4 +237,6 @@ def _is_adapter(item: dict[str, Any]) -> bool:
 
 
 def _described(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        error = error.os_error  # the address is known already, and the rest is about TLS where there is none
     return str(error) or type(error).__name__

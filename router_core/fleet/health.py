@@ -2,7 +2,7 @@
 
 Three cases decide when a worker is asked next:
 
-1. It was never well, or is on its way back (its last check passed): every second.
+1. It is unhealthy: every second, so that it is back in use soon after it is back.
 2. Somebody asked for a check, because a connection was refused: now.
 3. Otherwise: at the interval, give or take a tenth; the first time anywhere in the interval, so that a fleet that came
    up together is not asked together for ever.
@@ -233,7 +233,7 @@ class _Watch:
 
     def pause_s(self, interval_s: float, random: Random) -> float:
         """Return how long to wait for the next check; the cases stand at the top of this file."""
-        if not self.worker.is_healthy and (self.successes or not self.was_well):
+        if not self.worker.is_healthy:
             return min(_EAGER_INTERVAL_S, interval_s)
         if not self.has_phase:
             self.has_phase = True

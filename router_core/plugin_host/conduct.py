@@ -36,7 +36,7 @@ class Conduct:
         self._log = log
         self._refuses = refuses
 
-    def raised(self, hook: str, error: Exception) -> None:
+    def raised(self, hook: str, error: BaseException) -> None:
         """Note that a hook raised."""
         remedy = f"; {self._remedy}" if hook.startswith("select") else ""
         sentence = f"{self._label}: {hook} raised {describe(error)}{remedy}"

@@ -108,7 +108,7 @@ class LivePoolContext:
                 return
             try:
                 fn()
-            except Exception as error:  # noqa: BLE001  # plugin code: logged by name, must not end its timer
+            except BaseException as error:  # noqa: BLE001  # plugin code: logged by name, must not end its timer
                 self._report(fn, error)
             if not self._is_stopped:
                 self._timers[number] = self._scheduler.call_later(seconds, tick)
@@ -143,7 +143,7 @@ class LivePoolContext:
             timer.cancel()
         self._timers.clear()
 
-    def _report(self, fn: Callable[[], None], error: Exception) -> None:
+    def _report(self, fn: Callable[[], None], error: BaseException) -> None:
         what = getattr(fn, "__qualname__", type(fn).__name__)
         sentence = f"plugin {self._plugin!r} in pool {self._name!r}: timer {what} raised {describe(error)}; it goes on"
         self._faults.record(self._plugin, FaultKind.RAISED, what, sentence, error=error)

@@ -1,30 +1,31 @@
-"""One pool's policy, wrappers and observers behind typed methods. The only file that calls hooks.
+"""One pool's policy, wrappers and observers behind typed methods.
 
 Every call of a plugin's is isolated here: whatever a plugin does, a request gets an answer and no plugin suffers from
 another's fault. `select_single` and `request_complete` run once an attempt, so they are written tight.
+
+Of a synchronous hook everything is caught, a library's `SystemExit` or the `CancelledError` of a future it looked at
+too: such a hook is called from the event loop's own callbacks, where nothing else could raise them.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
-
-import pluggy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from router_core.contract.errors import PolicyContractError, StartupError
-from router_core.contract.hookspecs import PROJECT_NAME, PolicySpec
 from router_core.contract.policy import least_loaded
 from router_core.contract.pool import PoolContext
 from router_core.contract.request import Leg, RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.plugin_host.answers import Misfit, discard, match_pair, match_single
 from router_core.plugin_host.conduct import Conduct
-from router_core.plugin_host.faults import FaultKind, FaultLimits, FaultLog, describe
-from router_core.plugin_host.life import HookTimeoutError, Stoppable, await_bounded
+from router_core.plugin_host.faults import FaultLimits, FaultLog
+from router_core.plugin_host.host import HookCall, PluginHost, ending, needs_of, stop_quietly
+from router_core.plugin_host.observers import Observers, observer_problems
 from router_core.plugin_host.slips import check_plugin
-from router_core.plugin_host.watchdog import Running, Watchdog
+from router_core.plugin_host.watchdog import Watchdog
 
 Fallback = Literal["least_loaded", "fail"]
 SelectSingle = Callable[[tuple[Worker, ...], RoutingRequest], Worker | None]
@@ -84,7 +85,7 @@ class PolicyManager:
         problems = check_plugin(policy, "policy", self._label, needs_pair=needs_pair)
         for each, wrapper in wrappers:
             problems += check_plugin(wrapper, "wrapper", f"wrapper {each!r}")
-        problems += _observer_problems(observers)
+        problems += observer_problems(observers)
         if problems:
             raise PolicyContractError(problems)
 
@@ -99,10 +100,10 @@ class PolicyManager:
         self._budget_s = limits.budget_s
 
         # One manager for the policy and all wrappers: that is what lets them wrap. Life is each plugin's own.
-        own = _Host(name, self._label, [policy])
-        others = [_Host(each, f"wrapper {each!r}", [wrapper]) for each, wrapper in wrappers]
+        own = PluginHost(name, self._label, [policy])
+        others = [PluginHost(each, f"wrapper {each!r}", [wrapper]) for each, wrapper in wrappers]
         self._lives = [own, *others]
-        stack = _Host(name, self._label, [policy, *(w for _, w in wrappers)]) if wrappers else own
+        stack = PluginHost(name, self._label, [policy, *(w for _, w in wrappers)]) if wrappers else own
         self._running = stack.running
         self._call_single = stack.hook("select_single")
         self._call_pair = stack.hook("select_pair") if own.hook("select_pair") else None
@@ -113,7 +114,7 @@ class PolicyManager:
         self.has_pair = self._call_pair is not None
 
         self.observers = Observers(observers, limits=limits, log=self._log, clock=clock)
-        self.needs = _needs([policy, *(wrapper for _, wrapper in wrappers)]) | self.observers.needs
+        self.needs = needs_of([policy, *(wrapper for _, wrapper in wrappers)]) | self.observers.needs
         self.wants_first_token = self._call_first_token is not None or self.observers.wants_first_token
         self._watchdog = Watchdog(clock=clock) if watchdog is None else watchdog
         self._watched = (stack.running, *(life.running for life in self._lives), *self.observers.running)
@@ -141,7 +142,7 @@ class PolicyManager:
         try:
             answer: object = call(workers=workers, request=request)
             took = self._clock() - began
-        except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+        except BaseException as error:  # noqa: BLE001  # plugin code: isolated, logged by name
             self._conduct.raised("select_single", error)
             return self._fall_back(workers, request)
         finally:
@@ -174,7 +175,7 @@ class PolicyManager:
         try:
             answer: object = call(prefill_workers=prefill_workers, decode_workers=decode_workers, request=request)
             took = self._clock() - began
-        except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+        except BaseException as error:  # noqa: BLE001  # plugin code: isolated, logged by name
             self._conduct.raised("select_pair", error)
             return self._fall_back_pair(prefill_workers, decode_workers, request)
         finally:
@@ -242,7 +243,7 @@ class PolicyManager:
                 try:
                     await life.start(make_context, self._limits, self._clock)
                 except Exception as error:
-                    raise StartupError([f"{life.label}: on_start {_ending(error)}"]) from error
+                    raise StartupError([f"{life.label}: on_start {ending(error)}"]) from error
             await self.observers.start(make_context)
         except BaseException:
             await self.stop()
@@ -252,7 +253,7 @@ class PolicyManager:
         """Stop what was started, in reverse; a quarantined policy too. Faults are logged; never raises one."""
         await self.observers.stop()
         for life in reversed(self._lives):
-            await _stop(life, self._log, self._limits, self._clock)
+            await stop_quietly(life, self._log, self._limits, self._clock)
         self._watchdog.release(self._watched)
 
     # --- when something is wrong ---
@@ -278,7 +279,7 @@ class PolicyManager:
         request.explain("fallback")
         return None if self._fallback == "fail" else (least_loaded(prefill_workers), least_loaded(decode_workers))
 
-    def _tell(self, hook: str, call: pluggy.HookCaller, **arguments: object) -> None:
+    def _tell(self, hook: str, call: HookCall, **arguments: object) -> None:
         conduct = self._conduct
         if conduct.is_quarantined:
             return
@@ -286,99 +287,13 @@ class PolicyManager:
         running.entered_at = self._clock()
         try:
             call(**arguments)
-        except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+        except BaseException as error:  # noqa: BLE001  # plugin code: isolated, logged by name
             conduct.raised(hook, error)
         else:
             if conduct.strikes:
                 conduct.strikes.pop(hook, None)
         finally:
             running.entered_at = None
-
-
-class Observers:
-    """Plugins that only watch, each behind a manager of its own: none can hide an event from the others.
-
-    `PolicyManager` keeps one; a pool with two policies (`PairManager`) keeps one for both.
-    """
-
-    def __init__(
-        self,
-        plugins: Sequence[tuple[str, object]],
-        *,
-        log: FaultLog | None = None,
-        limits: FaultLimits = _NO_LIMITS_GIVEN,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        if problems := _observer_problems(plugins):
-            raise PolicyContractError(problems)
-        self._log = FaultLog(_LOGGER, clock) if log is None else log
-        self._limits = limits
-        self._clock = clock
-        self.faults: Mapping[tuple[str, str], int] = self._log.counts
-        self._hosts = [_Host(name, f"observer {name!r}", [plugin]) for name, plugin in plugins]
-        self._first_token = self._listeners("on_first_token")
-        self._complete = self._listeners("on_request_complete")
-        self._added = self._listeners("on_worker_added")
-        self._removed = self._listeners("on_worker_removed")
-        self.needs = _needs([plugin for _, plugin in plugins])
-        self.wants_first_token = bool(self._first_token)
-        self.running = tuple(host.running for host in self._hosts)
-
-    def first_token(self, worker: Worker, request: RoutingRequest) -> None:
-        """Tell each that prefill is over."""
-        for listener in self._first_token:
-            self._tell(listener, worker=worker, request=request)
-
-    def request_complete(self, worker: Worker, request: RoutingRequest, outcome: RequestOutcome) -> None:
-        """Tell each that an attempt ended."""
-        for listener in self._complete:
-            self._tell(
-                listener,
-                worker_url=worker.url,
-                success=outcome.is_success,
-                worker=worker,
-                request=request,
-                outcome=outcome,
-            )
-
-    def worker_added(self, worker: Worker) -> None:
-        """Tell each that a worker joined."""
-        for listener in self._added:
-            self._tell(listener, worker=worker)
-
-    def worker_removed(self, worker: Worker) -> None:
-        """Tell each that a worker left."""
-        for listener in self._removed:
-            self._tell(listener, worker=worker)
-
-    async def start(self, make_context: Callable[[str], PoolContext]) -> None:
-        """Start each; one that cannot is logged and counted, and goes on hearing events."""
-        for host in self._hosts:
-            try:
-                await host.start(make_context, self._limits, self._clock)
-            except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
-                sentence = f"{host.label}: on_start {_ending(error)}; it may miss what it set up there"
-                self._log.record(host.name, _kind(error), "on_start", sentence, error=error)
-
-    async def stop(self) -> None:
-        """Stop each, in reverse."""
-        for host in reversed(self._hosts):
-            await _stop(host, self._log, self._limits, self._clock)
-
-    def _listeners(self, hook: str) -> tuple[_Listener, ...]:
-        calls = ((host, host.hook(hook)) for host in self._hosts)
-        return tuple(_Listener(hook, host, call) for host, call in calls if call is not None)
-
-    def _tell(self, listener: _Listener, **arguments: object) -> None:
-        host = listener.host
-        host.running.entered_at = self._clock()
-        try:
-            listener.call(**arguments)
-        except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
-            sentence = f"{host.label}: {listener.hook} raised {describe(error)}"
-            self._log.record(host.name, FaultKind.RAISED, listener.hook, sentence, error=error)
-        finally:
-            host.running.entered_at = None
 
 
 def compose_pair(
@@ -400,92 +315,3 @@ def compose_pair(
         return None if decode is None else (prefill, decode)
     finally:
         request.leg = leg
-
-
-class _Host:
-    """A pluggy manager with the plugins in it, and the life of the first of them."""
-
-    def __init__(self, name: str, label: str, plugins: Iterable[object]) -> None:
-        self.name = name
-        self.label = label
-        self.running = Running(label)
-        self.context: PoolContext | None = None
-        self._manager = pluggy.PluginManager(PROJECT_NAME)
-        self._manager.add_hookspecs(PolicySpec)
-        try:
-            for number, plugin in reversed(list(enumerate(plugins))):  # pluggy calls the latest first
-                self._manager.register(plugin, f"{name}:{number}")
-            self._manager.check_pending()
-        except (pluggy.PluginValidationError, ValueError) as error:  # what slips.py did not foresee
-            raise PolicyContractError([f"{label}: {error}"]) from error
-
-    def hook(self, name: str) -> pluggy.HookCaller | None:
-        """Return what calls a hook, None when nobody implements it."""
-        caller: pluggy.HookCaller = getattr(self._manager.hook, name)
-        return caller if caller.get_hookimpls() else None
-
-    async def start(
-        self, make_context: Callable[[str], PoolContext], limits: FaultLimits, clock: Callable[[], float]
-    ) -> None:
-        context = make_context(self.name)
-        try:
-            await self._live(self.hook("on_start"), limits, clock, pool=context)
-        except BaseException:
-            _stop_timers(context)
-            raise
-        self.context = context
-
-    async def stop(self, limits: FaultLimits, clock: Callable[[], float]) -> None:
-        context, self.context = self.context, None
-        if context is None:
-            return
-        try:
-            await self._live(self.hook("on_stop"), limits, clock)
-        finally:
-            _stop_timers(context)
-
-    async def _live(
-        self, call: pluggy.HookCaller | None, limits: FaultLimits, clock: Callable[[], float], **arguments: object
-    ) -> None:
-        if call is None:
-            return
-        self.running.entered_at = clock()
-        try:
-            results = call(**arguments)
-        finally:
-            self.running.entered_at = None
-        await await_bounded(results, timeout_s=limits.life_timeout_s)
-
-
-class _Listener(NamedTuple):
-    hook: str
-    host: _Host
-    call: pluggy.HookCaller
-
-
-async def _stop(host: _Host, log: FaultLog, limits: FaultLimits, clock: Callable[[], float]) -> None:
-    try:
-        await host.stop(limits, clock)
-    except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
-        log.record(host.name, _kind(error), "on_stop", f"{host.label}: on_stop {_ending(error)}", error=error)
-
-
-def _stop_timers(context: PoolContext) -> None:
-    if isinstance(context, Stoppable):
-        context.stop()
-
-
-def _kind(error: Exception) -> FaultKind:
-    return FaultKind.TIMED_OUT if isinstance(error, HookTimeoutError) else FaultKind.RAISED
-
-
-def _ending(error: Exception) -> str:
-    return str(error) if isinstance(error, HookTimeoutError) else f"raised {describe(error)}"
-
-
-def _observer_problems(plugins: Sequence[tuple[str, object]]) -> list[str]:
-    return [problem for name, plugin in plugins for problem in check_plugin(plugin, "observer", f"observer {name!r}")]
-
-
-def _needs(plugins: Iterable[object]) -> frozenset[str]:
-    return frozenset().union(*(getattr(plugin, "needs", frozenset()) for plugin in plugins))

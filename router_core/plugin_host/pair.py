@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from router_core.contract.pool import PoolContext
 from router_core.contract.request import RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker, WorkerRole
-from router_core.plugin_host.manager import Observers, PolicyManager, compose_pair
+from router_core.plugin_host.manager import PolicyManager, compose_pair
+from router_core.plugin_host.observers import Observers
 from router_core.plugin_host.watchdog import Watchdog
 
 

@@ -7,26 +7,35 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from router_core.contract.request import RoutingRequest
 from router_core.contract.worker import EngineTelemetry, Worker, WorkerRole
-from router_core.testing.subject import Subject, picks_of
+from router_core.testing.subject import RequestMaker, Subject, picks_of
+
+# Most clients name nobody: what a policy does for those is most of what it does.
+_KINDS_OF_CLIENTS: tuple[tuple[Callable[[RequestMaker], RoutingRequest], str], ...] = (
+    (lambda requests: requests.distinct(), "of clients with names"),
+    (lambda requests: requests.anonymous(), "that name nobody"),
+)
 
 
 def check_spreads_when_idle(subject: Subject) -> None:
     """All to one: at low concurrency every request found all workers equal and took the first (sglang #32983)."""
-    with subject.harness(4) as harness:
-        requests = subject.requests()
-        picks = [worker for _ in range(200) for worker in harness.serve(requests.distinct())]
-        _require_share(subject.roles, picks, 0.6, "of 200 requests, one after the other,")
+    for make, whose in _KINDS_OF_CLIENTS:
+        with subject.harness(4) as harness:
+            requests = subject.requests()
+            picks = [worker for _ in range(200) for worker in harness.serve(make(requests))]
+            _require_share(subject.roles, picks, 0.6, f"of 200 requests {whose}, one after the other,")
 
 
 def check_spreads_a_burst(subject: Subject) -> None:
     """The herd: requests that came together all saw the same idle worker (vllm-router #177, llm-d-router #1599)."""
-    with subject.harness(4) as harness:
-        requests = subject.requests()
-        attempts = [attempt for _ in range(100) for attempt in harness.send(requests.distinct())]
-        _require_share(subject.roles, picks_of(attempts), 0.6, "of 100 requests at once")
+    for make, whose in _KINDS_OF_CLIENTS:
+        with subject.harness(4) as harness:
+            requests = subject.requests()
+            attempts = [attempt for _ in range(100) for attempt in harness.send(make(requests))]
+            _require_share(subject.roles, picks_of(attempts), 0.6, f"of 100 requests {whose} at once")
 
 
 def check_fresh_worker_is_not_flooded(subject: Subject) -> None:

@@ -89,8 +89,9 @@ class RequestMaker:
             key: Make it like every other request of this key, None for a new one.
             characters: At least how long its text is.
         """
-        name = f"{self._prefix}-{self._made if key is None else key}"
-        text = f"{name}: "
+        number = self._made if key is None else key
+        name = f"{self._prefix}-{number}"
+        text = f"{number} {name}: "  # unlike from its first character on
         if characters > len(text):
             text *= characters // len(text) + 1
         return self.plain(
@@ -100,6 +101,10 @@ class RequestMaker:
             session=f"session-{name}",
             headers={header: f"{header}-{name}" for header in self._headers},
         )
+
+    def anonymous(self) -> RoutingRequest:
+        """Return a request like no other that names nobody, as most clients send."""
+        return self.plain(f"{self._made} asks. " * 16, model="model-a")
 
     def of(self, affinity: str, key: int) -> RoutingRequest:
         """Return a request that shares one thing with the others of its key: session, user or the prompt's start."""

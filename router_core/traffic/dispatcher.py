@@ -22,6 +22,7 @@ from router_core.traffic.stored_responses import StoredResponses
 
 _log = logging.getLogger(__name__)
 _HEADER_NEED = "header:"
+RESPONSES = b"/v1/responses"
 
 
 class Dispatcher:
@@ -59,6 +60,7 @@ class Dispatcher:
         )
         self._id_prefix = f"req-{secrets.token_hex(6)}-"
         self._ids = itertools.count(1)
+        self._explains = _log.isEnabledFor(logging.DEBUG)  # asked once: the level does not change while we run
         pool.subscribe(on_removed=self.stored_responses.forget)
 
     def dispatch(self, exchange: Exchange) -> None:
@@ -67,6 +69,10 @@ class Dispatcher:
         if not candidates:
             self._refuse(exchange, "no_available_workers", self._nobody())
             return
+        if exchange.head.path == RESPONSES:
+            maker = self.stored_responses.find_previous(exchange.body)
+            if maker in candidates:
+                candidates = (maker,)  # Nobody else knows the conversation that goes on.
         if not self._place(exchange, self._routing_request(exchange), candidates, ()):
             self._refuse(exchange, "no_suitable_worker", "The policy found none of the workers suitable.")
 
@@ -80,6 +86,8 @@ class Dispatcher:
     ) -> bool:
         started = self.now()
         worker = self.policy.select_single(candidates, request)
+        if self._explains:
+            log_decision(worker, request)
         if worker is None:
             return False
         attempt = Attempt(self, exchange, request, self._ledger.reserve(worker, request), started=started, tried=tried)
@@ -113,3 +121,10 @@ class Dispatcher:
     def _refuse(self, exchange: Exchange, code: str, message: str) -> None:
         self.unrouted[code] = self.unrouted.get(code, 0) + 1
         exchange.respond(503, error_body(503, code, message))
+
+
+def log_decision(worker: Worker | None, request: RoutingRequest) -> None:
+    """Log who was picked and why; figures only, never a prompt."""
+    parts = " ".join(f"{name}={value!r}" for name, value in request.reason_parts.items()) if request.reason else ""
+    where = "no worker" if worker is None else worker.url
+    _log.debug("%r attempt %d: %s, %s %s", request.id, request.attempt, where, request.reason or "unexplained", parts)

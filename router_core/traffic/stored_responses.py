@@ -9,6 +9,8 @@ from router_core.contract.worker import Worker
 
 PREFIX = b"/v1/responses/"
 _ID = re.compile(rb'"id"\s*:\s*"(resp[^"\\]{1,250})"')
+# A quote inside the client's text is escaped, so text cannot pose as this key.
+_PREVIOUS = re.compile(rb'"previous_response_id"\s*:\s*"([^"\\]{1,250})"')
 _MAX_IDS = 100_000
 
 
@@ -33,6 +35,11 @@ class StoredResponses:
     def find(self, path: bytes) -> Worker | None:
         """Return the worker that made the id in `/v1/responses/{id}[/...]`, or None."""
         return self._workers.get(path[len(PREFIX) :].partition(b"/")[0])
+
+    def find_previous(self, body: bytes) -> Worker | None:
+        """Return the worker that made the response which a request's body continues, or None."""
+        match = _PREVIOUS.search(body)
+        return None if match is None else self._workers.get(match[1])
 
     def forget(self, worker: Worker) -> None:
         """A worker left, and its stored responses with it."""

@@ -192,6 +192,18 @@ def test_the_tutorials_package_passes_its_tests(tmp_path):
     assert "28 passed" in done.stdout  # 27 questions of the kit, as the page says, and one of its own
 
 
+def test_the_kit_catches_what_the_tutorial_says_it_catches(tmp_path):
+    folder = shutil.copytree(PACKAGE, tmp_path / "package")
+    policy = folder / "src" / "router_policy_sticky_user" / "policy.py"
+    anonymous = 'explain("anonymous")\n            return '
+    assert anonymous + "idlest" in policy.read_text()
+    policy.write_text(policy.read_text().replace(anonymous + "idlest", anonymous + "workers[0]"))
+    done = run_tests(folder, folder / "src", arguments=("-k", "spreads"))
+    assert "test_spreads_when_idle" in done.stdout
+    assert "test_spreads_a_burst" in done.stdout
+    assert done.returncode == 1
+
+
 def test_the_in_house_example_passes_its_tests(tmp_path):
     folder = shutil.copytree(EXAMPLES / "in-house", tmp_path / "in-house")
     done = run_tests(folder, arguments=("-k", "busy_home or slips or documented or needs or affinity"))

@@ -9,7 +9,7 @@ import pytest
 from router_core.api import Leg, OutcomeStatus
 from router_core.testing.simulated_engine import Fault, SimulatedEngine
 
-from .pd_support import DECODE, NEVER_S, PREFILL, assert_nothing_is_left, pair
+from .pd_support import DECODE, NEVER_S, PREFILL, assert_nothing_is_left, pair, running_pair_router
 from .support import CHAT, RawClient, chat, until
 
 SUCCESS, CANCELLED, ERROR = OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED, OutcomeStatus.ERROR
@@ -257,3 +257,18 @@ async def test_a_client_that_leaves_before_decodes_whole_answer_lets_it_linger_f
         await decode.wait_for_abort()
         assert await router.statuses() == (SUCCESS, CANCELLED)
         await assert_nothing_is_left(prefill, decode)
+
+
+async def test_a_conversation_goes_on_at_the_decode_worker_that_made_its_last_response():
+    knobs = {"pd": "vllm", "tokens": 4}
+    async with (
+        SimulatedEngine(name="p", role="prefill", **knobs) as prefill,
+        SimulatedEngine(name="d0", role="decode", **knobs) as d0,
+        SimulatedEngine(name="d1", role="decode", **knobs) as d1,
+        running_pair_router([prefill], [d0, d1], protocol="vllm") as router,
+    ):
+        async with router.post("/v1/responses", {"input": "x"}) as response:
+            maker, made = response.headers["x-simulated-engine"], (await response.json())["id"]
+        for _ in range(4):
+            assert await router.ask("/v1/responses", {"input": "y", "previous_response_id": made}) == maker
+        await router.legs(5)

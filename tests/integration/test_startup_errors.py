@@ -125,6 +125,14 @@ class Tidy(Good):
     assert (tmp_path / "stopped").exists()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_router_is_not_its_own_worker(host):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    (problem,) = await refusal("--worker-urls", f"http://{host}:{port}", port=port)
+    assert problem == f"worker_urls: http://{host}:{port} is this router itself; name the workers, or change --port"
+
+
 async def test_a_wrong_policy_is_told_before_the_port_is_tried():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         (problem,) = await refusal("--policy", "no_such", port=taken.getsockname()[1])

@@ -58,6 +58,17 @@ async def test_cancel_reaches_the_maker_while_the_answer_is_on_its_way(simulated
         assert {outcome.status for outcome in outcomes} == {"cancelled"}
 
 
+async def test_a_conversation_goes_on_at_the_worker_that_made_its_last_response(simulated_engines):
+    async with simulated_engines(3) as engines, running_router(engines) as router:
+        response_id, maker = await make_response(router)
+        for _ in range(4):
+            response_id, by = await make_response(router, previous_response_id=response_id)
+            assert by == maker
+        await router.settled(5)  # each was placed by the policy, among one candidate
+        _, anywhere = await make_response(router, previous_response_id="resp_unknown")
+        assert anywhere in {"a", "b", "c"}
+
+
 async def test_an_unknown_id_is_404_from_the_router(simulated_engine):
     async with simulated_engine() as engine, running_router([engine]) as router:
         for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel")):

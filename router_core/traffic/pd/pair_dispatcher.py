@@ -13,7 +13,7 @@ from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.relay.exchange import Ending, Exchange
 from router_core.relay.upstream import Origin
-from router_core.traffic.dispatcher import Dispatcher
+from router_core.traffic.dispatcher import RESPONSES, Dispatcher, log_decision
 from router_core.traffic.pd.pair_attempt import PairAttempt
 from router_core.traffic.pd.protocol import PairProtocol
 
@@ -58,6 +58,10 @@ class PairDispatcher(Dispatcher):
             self._refuse(exchange, "no_available_workers", self._nobody_of(prefills))
             return
         request = self._routing_request(exchange)
+        if exchange.head.path == RESPONSES:
+            maker = self.stored_responses.find_previous(exchange.body)
+            if maker in decodes:
+                decodes = (maker,)  # Nobody else knows the conversation that goes on.
         if not is_generation:
             is_placed = self._place(exchange, request, prefills, ())
         elif self.protocol.decodes_alone(request):
@@ -110,6 +114,9 @@ class PairDispatcher(Dispatcher):
         tried: tuple[Worker, ...],
     ) -> bool:
         pair = self.policy.select_pair(prefills, decodes, request)
+        if self._explains:
+            for worker in pair or (None,):
+                log_decision(worker, request)
         if pair is None:
             return False
         leases = (

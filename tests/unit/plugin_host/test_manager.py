@@ -178,14 +178,37 @@ def test_fallback_may_be_to_refuse(bad, workers, request_, caplog):
     assert messages(caplog)[0].endswith("; the request is refused")
 
 
-def test_cancellation_is_not_swallowed(workers, request_):
-    class Cancelled:
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()])
+def test_no_exception_of_a_hooks_is_too_base_to_be_isolated(error, workers, request_, caplog):
+    class Leaving:
         @hookimpl
         def select_single(self, workers):
-            raise asyncio.CancelledError
+            raise error
 
-    with pytest.raises(asyncio.CancelledError):
-        manager_of(Cancelled()).select_single(workers, request_)
+        @hookimpl
+        def on_first_token(self):
+            raise error
+
+        @hookimpl
+        def on_request_complete(self):
+            raise error
+
+    manager = manager_of(Leaving(), observers=[("watcher", LeavingObserver(error))])
+    worker = manager.select_single(workers, request_)
+    assert worker in workers
+    manager.first_token(worker, request_)
+    manager.request_complete(worker, request_, RequestOutcome(OutcomeStatus.SUCCESS))
+    assert sum(manager.faults.values()) == 4
+    assert any("select_single raised" in message for message in messages(caplog))
+
+
+class LeavingObserver:
+    def __init__(self, error):
+        self.error = error
+
+    @hookimpl
+    def on_request_complete(self):
+        raise self.error
 
 
 # --- quarantine ---

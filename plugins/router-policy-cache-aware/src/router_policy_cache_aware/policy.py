@@ -30,10 +30,10 @@ class CacheAwarePolicy:
         """Follow a prefix if it is more than this share of the prompt's characters."""
 
         balance_abs_threshold: Annotated[int, Field(ge=0)] = 64
-        """Loads are uneven if the highest exceeds the lowest by more than this many requests, and"""
+        """Loads are uneven only if the highest exceeds the lowest by more than this many requests."""
 
         balance_rel_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.5
-        """is more than this many times the lowest. Then the shortest queue is taken."""
+        """Loads are uneven only if the highest is also more than this many times the lowest."""
 
         eviction_interval_secs: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60
         """Make room in the tree ahead of need every so many seconds. 0: never evict, not even at `max_tree_size`."""

@@ -1,0 +1,105 @@
+"""Plugins behind one pluggy manager: who implements which hook, and their start and stop. The only file with pluggy.
+
+What is got by `PluginHost.hook` is called by `manager.py` and `observers.py` alone, which isolate what goes wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pluggy
+
+from router_core.contract.errors import PolicyContractError
+from router_core.contract.hookspecs import PROJECT_NAME, PolicySpec
+from router_core.contract.pool import PoolContext
+from router_core.plugin_host.faults import FaultKind, FaultLimits, FaultLog, describe
+from router_core.plugin_host.life import HookTimeoutError, Stoppable, await_bounded
+from router_core.plugin_host.watchdog import Running
+
+HookCall = Callable[..., Any]  # Any: what a plugin returns is judged by who calls it
+
+
+class PluginHost:
+    """A pluggy manager with the plugins in it, and the life of the first of them."""
+
+    def __init__(self, name: str, label: str, plugins: Iterable[object]) -> None:
+        self.name = name
+        self.label = label
+        self.running = Running(label)
+        self.context: PoolContext | None = None
+        self._manager = pluggy.PluginManager(PROJECT_NAME)
+        self._manager.add_hookspecs(PolicySpec)
+        try:
+            for number, plugin in reversed(list(enumerate(plugins))):  # pluggy calls the latest first
+                self._manager.register(plugin, f"{name}:{number}")
+            self._manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:  # what slips.py did not foresee
+            raise PolicyContractError([f"{label}: {error}"]) from error
+
+    def hook(self, name: str) -> HookCall | None:
+        """Return what calls a hook, None when nobody implements it."""
+        caller: pluggy.HookCaller = getattr(self._manager.hook, name)
+        return caller if caller.get_hookimpls() else None
+
+    async def start(
+        self, make_context: Callable[[str], PoolContext], limits: FaultLimits, clock: Callable[[], float]
+    ) -> None:
+        """Give the plugin its context and await its `on_start`; whatever that raises goes on."""
+        context = make_context(self.name)
+        try:
+            await self._live(self.hook("on_start"), limits, clock, pool=context)
+        except BaseException:
+            _stop_timers(context)
+            raise
+        self.context = context
+
+    async def stop(self, limits: FaultLimits, clock: Callable[[], float]) -> None:
+        """Await the plugin's `on_stop`, if it was started, and end its timers; whatever that raises goes on."""
+        context, self.context = self.context, None
+        if context is None:
+            return
+        try:
+            await self._live(self.hook("on_stop"), limits, clock)
+        finally:
+            _stop_timers(context)
+
+    async def _live(
+        self, call: HookCall | None, limits: FaultLimits, clock: Callable[[], float], **arguments: object
+    ) -> None:
+        if call is None:
+            return
+        self.running.entered_at = clock()
+        try:
+            results = call(**arguments)
+        finally:
+            self.running.entered_at = None
+        await await_bounded(results, timeout_s=limits.life_timeout_s)
+
+
+async def stop_quietly(host: PluginHost, log: FaultLog, limits: FaultLimits, clock: Callable[[], float]) -> None:
+    """Stop a host; what goes wrong is logged, never raised."""
+    try:
+        await host.stop(limits, clock)
+    except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+        log.record(host.name, kind_of(error), "on_stop", f"{host.label}: on_stop {ending(error)}", error=error)
+
+
+def _stop_timers(context: PoolContext) -> None:
+    if isinstance(context, Stoppable):
+        context.stop()
+
+
+def kind_of(error: Exception) -> FaultKind:
+    """Return the kind of fault that an error of `on_start` or `on_stop` is."""
+    return FaultKind.TIMED_OUT if isinstance(error, HookTimeoutError) else FaultKind.RAISED
+
+
+def ending(error: Exception) -> str:
+    """Say how `on_start` or `on_stop` ended."""
+    return str(error) if isinstance(error, HookTimeoutError) else f"raised {describe(error)}"
+
+
+def needs_of(plugins: Iterable[object]) -> frozenset[str]:
+    """Return what plugins need of a request, together."""
+    return frozenset().union(*(getattr(plugin, "needs", frozenset()) for plugin in plugins))
