@@ -66,6 +66,40 @@ async def test_a_protocol_of_a_strangers_needs_no_change_of_the_core():
         assert (prefill.accepted, decode.accepted) == (2, 3)
 
 
+class BrokenProtocol(AcmeProtocol):
+    """Raises at every turn, by the word."""
+
+    def converse(self, legs):
+        if self.word == "converse":
+            raise ValueError(self.word)
+        return BrokenConversation(legs, self.word)
+
+
+class BrokenConversation(AcmeConversation):
+    def begin(self):
+        super().begin()
+        if b'"acme":"begin"' in b"".join(self.body):
+            raise ValueError("begin")
+
+    def prefilled(self, answer):
+        raise ValueError("prefilled")
+
+
+@pytest.mark.parametrize("where", ["converse", "begin", "prefilled"])
+async def test_a_protocol_that_raises_costs_its_request_and_nothing_else(where):
+    settings = {"protocol": in_house(BrokenProtocol), "options": {"word": where}}
+    async with (
+        SimulatedEngine(name="p") as prefill,
+        SimulatedEngine(name="d") as decode,
+        running_pair_router([prefill], [decode], **settings) as router,
+    ):
+        for _ in range(2):
+            async with router.post() as response:
+                assert response.status == 500
+                assert (await response.json())["error"]["code"] == "internal_error"
+        await router.legs(2)
+
+
 async def test_a_long_stream_arrives_whole():
     settings = {"protocol": in_house(AcmeProtocol)}
     async with (

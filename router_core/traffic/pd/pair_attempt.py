@@ -16,6 +16,7 @@ A worker that cannot be connected to costs another attempt, with another pair, a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ from router_core.traffic.pd.protocol import Conversation, Merge
 
 if TYPE_CHECKING:
     from router_core.traffic.pd.pair_dispatcher import PairDispatcher
+
+_log = logging.getLogger(__name__)
 
 _MAX_ANSWER_BYTES = 268_435_456
 _MAX_FACT_BYTES = 1_048_576
@@ -77,7 +80,7 @@ class PairAttempt:
         self._has_decode_begun = False
         self._own_heads: HeadMemory[AnswerHead] = HeadMemory()
         self._awaits_id = False
-        self._conversation: Conversation = dispatcher.protocol.converse(self)
+        self._conversation: Conversation = _OVER
 
     # --- Destination and Source, for the client's exchange ---
 
@@ -92,7 +95,11 @@ class PairAttempt:
         """Begin."""
         del fresh  # a dead connection is noticed, and replaced, below
         exchange.sent(self, is_reused=False)
-        self._conversation.begin()
+        try:
+            self._conversation = self._dispatcher.protocol.converse(self)
+            self._conversation.begin()
+        except Exception:  # noqa: BLE001  # plugin code: isolated, logged by name
+            self._protocol_failed()
         return self
 
     def abort(self) -> None:
@@ -253,7 +260,10 @@ class PairAttempt:
         # The protocol has its say first: an answer that is of no use is no success.
         self._prefill.begun()
         if not self._decode.is_finished or self.is_abandoned:
-            self._conversation.prefilled(call.content)
+            try:
+                self._conversation.prefilled(call.content)
+            except Exception:  # noqa: BLE001  # plugin code: isolated, logged by name
+                self._protocol_failed()
         self._prefill.ended(ending, status, call.content[-_TAIL_BYTES:])
         if self.is_abandoned:
             self._settle()
@@ -280,6 +290,11 @@ class PairAttempt:
             self._answer(502, "prefill_failed", f"The prefill worker answered {status}.")
         else:
             self._answer(502, "prefill_failed", "The prefill worker's connection was lost, or could not be made.")
+
+    def _protocol_failed(self) -> None:
+        _log.exception("protocol %s raised", type(self._dispatcher.protocol).__qualname__)
+        self._drop()
+        self._answer(500, "internal_error", "The request could not be sent to its workers.")
 
     # --- the decode leg ---
 

@@ -21,6 +21,7 @@ from router_core.traffic.pd.protocol import BOOTSTRAP_PORT, Conversation, Legs
 from router_core.traffic.pd.sglang_logprobs import LogprobMerge
 
 _ROOM_BITS = 63
+_MAX_COPIES = 1024  # of one prompt; more is for the engine to refuse, not for us to make rooms for
 
 
 class SglangProtocol:
@@ -87,7 +88,7 @@ def batch_size(path: bytes, fields: Mapping[str, Any]) -> int | None:
     # 2. How many answers to each.
     sampling = fields.get("sampling_params") if path == b"/generate" else fields
     copies = sampling.get("n") if isinstance(sampling, dict) else None
-    if isinstance(copies, int) and not isinstance(copies, bool) and copies > 1:
+    if isinstance(copies, int) and not isinstance(copies, bool) and 1 < copies <= _MAX_COPIES:
         return count * copies
     return count if is_list else None
 

@@ -90,6 +90,7 @@ def test_a_member_is_removed_however_often_and_however_it_is_written():
         (b"/v1/completions", {"prompt": [], "n": True}, None),
         (b"/v1/chat/completions", {"messages": [{}, {}], "n": 2}, 2),
         (b"/v1/chat/completions", {"n": 1}, None),
+        (b"/v1/chat/completions", {"n": 10**12}, None),
         (b"/v1/responses", {"input": ["a", "b"]}, None),
     ],
 )
