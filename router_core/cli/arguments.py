@@ -14,6 +14,12 @@ _FORMS: dict[str, dict[str, Any]] = {  # Any: what argparse takes
     "--policy": {"metavar": "NAME"},
     "--policy-option": {"action": "append", "metavar": "KEY=VALUE"},
     "--dp-aware": {"action": "store_true"},
+    "--prefill-policy": {"metavar": "NAME"},
+    "--decode-policy": {"metavar": "NAME"},
+    "--pd-disaggregation": {"action": "store_true"},
+    "--pd-protocol": {"metavar": "NAME"},
+    "--prefill": {"nargs": "+", "action": "append", "metavar": ("URL", "PORT")},
+    "--decode": {"action": "append", "metavar": "URL"},
     "--app-dir": {"metavar": "FOLDER"},
 }
 

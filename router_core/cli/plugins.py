@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from router_core.config import PluginSelection, RouterConfig
 from router_core.contract.errors import StartupError
@@ -12,6 +13,7 @@ from router_core.fleet.membership.supervisor import NamedSource
 from router_core.plugin_host.discovery import (
     MEMBERSHIP_GROUP,
     OBSERVER_GROUP,
+    PD_PROTOCOL_GROUP,
     POLICY_GROUP,
     WRAPPER_GROUP,
     LoadedPlugin,
@@ -19,37 +21,83 @@ from router_core.plugin_host.discovery import (
 )
 from router_core.plugin_host.faults import FaultLimits
 from router_core.plugin_host.manager import PolicyManager
-from router_core.plugin_host.options import build_policy, build_source
+from router_core.plugin_host.options import build_policy, build_protocol, build_source
+from router_core.plugin_host.pair import PairManager
 from router_core.plugin_host.slips import PluginKind
 from router_core.plugin_host.watchdog import Watchdog
+from router_core.traffic.pd.protocol import PairProtocol
 
 _GROUPS: Mapping[PluginKind, str] = {"policy": POLICY_GROUP, "wrapper": WRAPPER_GROUP, "observer": OBSERVER_GROUP}
 
 
-def build_manager(config: RouterConfig) -> PolicyManager:
-    """Load and build the policy, its wrappers and the observers.
+def build_manager(config: RouterConfig) -> PolicyManager | PairManager:
+    """Load and build the policy, or one for each side of a prefill/decode pool, the wrappers and the observers.
 
     Raises:
         StartupError: With one sentence for each problem of any of them.
     """
     problems: list[str] = []
-    app_dir = config.app_dir
-    policy = _build(config.policy, "policy", "policy", app_dir, problems)
-    wrappers = _build_all(config.wrappers, "wrappers", "wrapper", app_dir, problems)
-    observers = _build_all(config.observers, "observers", "observer", app_dir, problems)
+    observers = _build_all(config.observers, "observers", "observer", config.app_dir, problems)
+    watchdog = Watchdog(exit_process=config.policy.exit_on_hang)
+    if config.prefill_policy is None and config.decode_policy is None:
+        manager = _manager(
+            config,
+            config.policy,
+            "policy",
+            problems,
+            watchdog=watchdog,
+            observers=observers,
+            needs_pair=config.pd.is_on,
+        )
+        if manager is None or problems:
+            raise StartupError(problems)
+        return manager
+    sides = [
+        _manager(config, chosen or config.policy, where if chosen else "policy", problems, watchdog=watchdog)
+        for chosen, where in ((config.prefill_policy, "prefill_policy"), (config.decode_policy, "decode_policy"))
+    ]
+    if sides[0] is None or sides[1] is None or problems:
+        raise StartupError(dict.fromkeys(problems))
+    return PairManager(sides[0], sides[1], observers=observers, watchdog=watchdog)
+
+
+def build_pd_protocol(config: RouterConfig) -> PairProtocol:
+    """Load and build the prefill/decode protocol.
+
+    Raises:
+        StartupError: It is not installed, or its options do not fit.
+    """
+    loaded = load_policy(config.pd.protocol, group=PD_PROTOCOL_GROUP, app_dir=config.app_dir)
+    # A class that lacks a method of the protocol's fails at the first request; typing it is its author's business.
+    return cast("PairProtocol", build_protocol(loaded, config.pd.options, where="pd"))
+
+
+def _manager(
+    config: RouterConfig,
+    chosen: PluginSelection,
+    where: str,
+    problems: list[str],
+    *,
+    watchdog: Watchdog,
+    observers: Sequence[tuple[str, object]] = (),
+    needs_pair: bool = False,
+) -> PolicyManager | None:
+    policy = _build(chosen, where, "policy", config.app_dir, problems, needs_pair=needs_pair)
+    wrappers = _build_all(config.wrappers, "wrappers", "wrapper", config.app_dir, problems)
     if policy is None or problems:
-        raise StartupError(problems)
+        return None
     loaded, instance = policy
-    chosen = config.policy
+    limits = config.policy
     return PolicyManager(
         instance,
         name=chosen.name,
         source=loaded.source,
         wrappers=wrappers,
         observers=observers,
-        fallback=chosen.fallback,
-        limits=FaultLimits(quarantine_after=chosen.quarantine_after, budget_s=chosen.budget_s),
-        watchdog=Watchdog(exit_process=chosen.exit_on_hang),
+        fallback=limits.fallback,
+        limits=FaultLimits(quarantine_after=limits.quarantine_after, budget_s=limits.budget_s),
+        needs_pair=needs_pair,
+        watchdog=watchdog,
     )
 
 
@@ -92,11 +140,17 @@ def _build_all(
 
 
 def _build(
-    selection: PluginSelection, where: str, kind: PluginKind, app_dir: Path | None, problems: list[str]
+    selection: PluginSelection,
+    where: str,
+    kind: PluginKind,
+    app_dir: Path | None,
+    problems: list[str],
+    *,
+    needs_pair: bool = False,
 ) -> tuple[LoadedPlugin, object] | None:
     try:
         loaded = load_policy(selection.name, group=_GROUPS[kind], app_dir=app_dir)
-        return loaded, build_policy(loaded, selection.options, where=where, kind=kind)
+        return loaded, build_policy(loaded, selection.options, where=where, kind=kind, needs_pair=needs_pair)
     except StartupError as error:
         problems.extend(_placed(error, where))
         return None

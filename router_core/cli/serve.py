@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import uvloop
 from aiohttp import web
 
-from router_core.cli.plugins import build_manager, build_sources
+from router_core.cli.plugins import build_manager, build_pd_protocol, build_sources
 from router_core.config import RouterConfig
 from router_core.contract.errors import StartupError
-from router_core.contract.worker import Worker
+from router_core.contract.worker import Worker, WorkerRole
 from router_core.control.app import create_control_app
 from router_core.control.metrics import metrics_app
 from router_core.fleet.engine_client import EngineClient
@@ -38,6 +38,8 @@ from router_core.relay.exchange import Destination, Exchange
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
 from router_core.traffic.dispatcher import Dispatcher
+from router_core.traffic.pd.pair_dispatcher import PairDispatcher
+from router_core.traffic.pd.protocol import BOOTSTRAP_PORT
 from router_core.traffic.ranks import RankPassing
 from router_core.traffic.routes import INFERENCE_PATHS, Routes
 
@@ -66,6 +68,7 @@ class RouterServer:
         self.config = config
         self.policy = build_manager(config)
         self._sources = build_sources(config)
+        self._pd_protocol = build_pd_protocol(config) if config.pd.is_on else None
         self.pool = WorkerPool(_POOL)
         self.registrations = WorkerRegistry(self.pool, wall_clock=time.time)
         self.registry = MetricsRegistry()
@@ -122,21 +125,14 @@ class RouterServer:
         await self.policy.start(self._make_context(loop))
         stack.push_async_callback(self.policy.stop)
         self.pool.subscribe(self.policy.worker_added, self.policy.worker_removed)
-        for url in config.worker_urls:
-            self.pool.add(Worker(url, is_healthy=False))
+        for worker in _workers(config):
+            self.pool.add(worker)
 
         relay = self._relay = RelayServer(
             _not_ready, limits=_downstream_limits(config), upstream_limits=_upstream_limits(config), loop=loop
         )
         self.pool.subscribe(on_removed=self._forget_origin)
-        dispatcher = Dispatcher(
-            self.pool,
-            self.policy,
-            origin=relay.origin,
-            now=time.monotonic,
-            on_connect_failed=health.check_now,
-            address=RankPassing(self._kind_of).address if config.dp_aware else None,
-        )
+        dispatcher = self._dispatcher(relay, loop, health)
         app = create_control_app(
             [self.pool],
             fetch_models=client.fetch_models,
@@ -181,8 +177,10 @@ class RouterServer:
         await sources.start()
         with _listening("", config.host, config.port):
             self._address = await relay.start(config.host, config.port)
+        if isinstance(dispatcher, PairDispatcher):
+            stack.callback(dispatcher.close)  # after the relay: who left may still have a transfer to finish
         stack.push_async_callback(relay.stop, config.limits.shutdown_grace_s)
-        _refuse_own_address(config.worker_urls, self._address)
+        _refuse_own_address([worker.url for worker in self.pool.workers], self._address)
         health.start()
         stack.push_async_callback(health.stop)
 
@@ -207,6 +205,26 @@ class RouterServer:
         """Close idle connections to a worker that left, unless another rank of the same engine is still there."""
         if self.registrations.at(worker.base_url) is None:
             self._relay.forget_origin(worker.base_url)
+
+    def _dispatcher(self, relay: RelayServer, loop: asyncio.AbstractEventLoop, health: HealthChecker) -> Dispatcher:
+        if self._pd_protocol is None:
+            return Dispatcher(
+                self.pool,
+                self.policy,
+                origin=relay.origin,
+                now=time.monotonic,
+                on_connect_failed=health.check_now,
+                address=RankPassing(self._kind_of).address if self.config.dp_aware else None,
+            )
+        return PairDispatcher(
+            self.pool,
+            self.policy,
+            self._pd_protocol,
+            origin=relay.origin,
+            loop=loop,
+            now=time.monotonic,
+            on_connect_failed=health.check_now,
+        )
 
     def _make_context(self, loop: asyncio.AbstractEventLoop) -> Callable[[str], LivePoolContext]:
         seed = self.config.policy.seed
@@ -245,7 +263,7 @@ def run_server(config: RouterConfig) -> int:
     Raises:
         StartupError: If it cannot start.
     """
-    if not config.worker_urls and not config.membership:
+    if not config.worker_urls and not config.membership and not config.pd.is_on:
         raise StartupError(
             ["worker_urls: no worker is named; give --worker-urls http://HOST:PORT ... or worker_urls in the config"]
         )
@@ -280,6 +298,16 @@ async def _serve(server: RouterServer) -> None:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, server.end_grace)
     await server.stop()
+
+
+def _workers(config: RouterConfig) -> list[Worker]:
+    """Return the workers of the config, not known to be healthy yet."""
+    workers = [Worker(url, is_healthy=False) for url in config.worker_urls]
+    for prefill in config.pd.prefill:
+        labels = {} if prefill.bootstrap_port is None else {BOOTSTRAP_PORT: str(prefill.bootstrap_port)}
+        workers.append(Worker(prefill.url, role=WorkerRole.PREFILL, labels=labels, is_healthy=False))
+    workers += [Worker(url, role=WorkerRole.DECODE, is_healthy=False) for url in config.pd.decode]
+    return workers
 
 
 def _calm_garbage_collector() -> None:

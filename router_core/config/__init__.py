@@ -14,8 +14,10 @@ from router_core.config.loading import load_config
 from router_core.config.schema import (
     HealthConfig,
     LimitsConfig,
+    PdConfig,
     PluginSelection,
     PolicySelection,
+    PrefillWorker,
     RouterConfig,
     TelemetryConfig,
 )
@@ -24,8 +26,10 @@ __all__ = [
     "ConfigField",
     "HealthConfig",
     "LimitsConfig",
+    "PdConfig",
     "PluginSelection",
     "PolicySelection",
+    "PrefillWorker",
     "RouterConfig",
     "TelemetryConfig",
     "iter_fields",

@@ -17,10 +17,16 @@ FLAGS: Mapping[str, str] = {
     "policy.name": "--policy",
     "policy.options": "--policy-option",
     "dp_aware": "--dp-aware",
+    "prefill_policy": "--prefill-policy",
+    "decode_policy": "--decode-policy",
     "app_dir": "--app-dir",
     "log_level": "--log-level",
     "prometheus_host": "--prometheus-host",
     "prometheus_port": "--prometheus-port",
+    "pd.enabled": "--pd-disaggregation",
+    "pd.protocol": "--pd-protocol",
+    "pd.prefill": "--prefill",
+    "pd.decode": "--decode",
 }
 """The settings that have a flag, by their path in the config."""
 
@@ -77,11 +83,13 @@ def _fields_of(schema: Mapping[str, Any], sections: Mapping[str, Any], prefix: s
 def _expects(rules: Mapping[str, Any]) -> str:
     if "anyOf" in rules:  # X | None
         return _expects(rules["anyOf"][0])
+    if "$ref" in rules:  # a plugin
+        return "a name, or a mapping with `name` and `options`"
     if "enum" in rules:
         return "one of " + ", ".join(rules["enum"])
     words = _IN_WORDS[rules["type"]]
     if rules["type"] == "array":
-        return words + (" of plugins" if "$ref" in rules["items"] else " of URLs")
+        return words + _ITEMS.get(rules["items"].get("$ref", "").rpartition("/")[2], " of URLs")
     if rules.get("format") == "path":
         return "a folder"
     if "exclusiveMinimum" in rules:
@@ -90,6 +98,8 @@ def _expects(rules: Mapping[str, Any]) -> str:
         return f"{words} from {rules['minimum']:g} to {rules['maximum']:g}"
     return f"{words}, {rules['minimum']:g} or more" if "minimum" in rules else words
 
+
+_ITEMS: Mapping[str, str] = {"PluginSelection": " of plugins", "PrefillWorker": " of prefill workers"}
 
 _IN_WORDS: Mapping[str, str] = {
     "integer": "a whole number",

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from router_core.config.fields import iter_fields
-from router_core.config.schema import DEFAULT_POLICY, PluginSelection, RouterConfig
+from router_core.config.schema import DEFAULT_POLICY, PluginSelection, PrefillWorker, RouterConfig
 from router_core.config.sources import CONFIG_VARIABLE, Setting, from_environment, from_file, from_flags
 from router_core.config.values import shown
 from router_core.contract.errors import StartupError
@@ -36,7 +36,7 @@ def load_config(*, path: Path | None, environ: Mapping[str, str], flags: Mapping
         flags: What the command line sets, only that, by flag: `{"worker_urls": [...], "policy_option": ["KEY=VALUE"]}`.
 
     Returns:
-        The validated settings, `app_dir` filled in, with at least one worker or source of workers.
+        The validated settings, `app_dir` filled in, with at least one worker, a pair, or a source of workers.
 
     Raises:
         StartupError: With one sentence for each problem, naming the setting, what is wrong, the remedy and the source.
@@ -57,7 +57,7 @@ def load_config(*, path: Path | None, environ: Mapping[str, str], flags: Mapping
         config = RouterConfig.model_validate(draft.values)
     except ValidationError as error:
         problems += [_sentence(details, draft) for details in error.errors(include_url=False)]
-    if file_was_read and not any(draft.values.get(name) for name in ("worker_urls", "membership")):
+    if file_was_read and not any(draft.values.get(name) for name in ("worker_urls", "membership", "pd")):
         problems.append(_NO_WORKER)
     if problems:
         raise StartupError(dict.fromkeys(problems))
@@ -146,6 +146,10 @@ def _expected_at(location: Location) -> str:
         return "a mapping, `{option: value}`"
     if any(field.path.startswith(f"{path}.") for field in iter_fields()):
         return f"a mapping with, for example, {path}.{_children(location)[0]}"
+    if location[-1:] == ("bootstrap_port",):
+        return "a whole number from 1 to 65535, or nothing"
+    if location[:2] == ("pd", "prefill"):
+        return "a URL, or a mapping with url and bootstrap_port"
     return "text" if location[:1] == ("worker_urls",) or location[-1:] == ("name",) else "a name or a mapping with name"
 
 
@@ -163,8 +167,10 @@ def _remedy_for_unknown(location: Location) -> str:
 
 def _children(section: Location) -> list[str]:
     """Return the names a section may hold, in order."""
-    if section[:1] in (("membership",), ("wrappers",), ("observers",)):
+    if section[:1] in (("membership",), ("wrappers",), ("observers",), ("prefill_policy",), ("decode_policy",)):
         return list(PluginSelection.model_fields)
+    if section[:2] == ("pd", "prefill"):
+        return list(PrefillWorker.model_fields)
     prefix = "".join(f"{part}." for part in section)
     inside = (field.path.removeprefix(prefix) for field in iter_fields() if field.path.startswith(prefix))
     return list(dict.fromkeys(path.partition(".")[0] for path in inside))

@@ -17,7 +17,17 @@ from pydantic import (
     model_validator,
 )
 
-from router_core.config.values import distinct, log_level, not_bool, request_path, single_word, split_words, worker_url
+from router_core.config.values import (
+    distinct,
+    log_level,
+    not_bool,
+    prefill_worker,
+    prefill_workers,
+    request_path,
+    single_word,
+    split_words,
+    worker_url,
+)
 
 DEFAULT_POLICY = "cache_aware"
 
@@ -133,6 +143,54 @@ class LimitsConfig(_Section):
     """Seconds running requests have to finish after the router was told to stop; 0 ends them at once."""
 
 
+class PrefillWorker(_Section):
+    """A prefill worker. A plain URL, or `[URL, PORT]`, in place of it will do."""
+
+    url: WorkerUrl
+    """Base URL of the worker, `http://HOST:PORT`."""
+
+    bootstrap_port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(not_bool)] | None = None
+    """Port of its bootstrap server (SGLang, Mooncake) or side channel; none where the protocol needs none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        return prefill_worker(value)
+
+
+class PdConfig(_Section):
+    """Prefill/decode disaggregation: one request on two workers. It is on as soon as its workers are named."""
+
+    enabled: bool = False
+    """Require it: without prefill and decode workers the router then does not start."""
+
+    protocol: Word = "sglang"
+    """Name of an installed protocol: `sglang` and `vllm` come with the router."""
+
+    prefill: Annotated[tuple[PrefillWorker, ...], BeforeValidator(prefill_workers)] = ()
+    """The prefill workers, each a URL with its bootstrap port: `{url: http://HOST:PORT, bootstrap_port: 8998}`."""
+
+    decode: WorkerUrls = ()
+    """Base URLs of the decode workers."""
+
+    options: Mapping[str, Any] = Field(default_factory=dict)  # Any: the protocol's own Config says what is allowed
+    """Options of the protocol."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether requests are served by pairs."""
+        return self.enabled or bool(self.prefill or self.decode)
+
+    @model_validator(mode="after")
+    def _has_both(self) -> PdConfig:
+        if self.is_on and not self.prefill:
+            raise ValueError("no prefill worker is named; give --prefill URL [PORT] or list them under pd.prefill")
+        if self.is_on and not self.decode:
+            raise ValueError("no decode worker is named; give --decode URL or list them under pd.decode")
+        distinct((*(worker.url for worker in self.prefill), *self.decode))
+        return self
+
+
 class RouterConfig(_Section):
     """All settings of the router."""
 
@@ -150,6 +208,12 @@ class RouterConfig(_Section):
 
     policy: PolicySelection = PolicySelection()
     """The policy that picks a worker."""
+
+    prefill_policy: PluginSelection | None = None
+    """A policy for prefill workers alone; what else stands under `policy` holds for it too. Needs `pd`."""
+
+    decode_policy: PluginSelection | None = None
+    """A policy for decode workers alone, likewise."""
 
     wrappers: Annotated[tuple[PluginSelection, ...], BeforeValidator(split_words)] = ()
     """Plugins around the policy, outermost first."""
@@ -183,6 +247,19 @@ class RouterConfig(_Section):
 
     limits: LimitsConfig = LimitsConfig()
     """What a client or a worker may take of the router."""
+
+    pd: PdConfig = PdConfig()
+    """Prefill/decode disaggregation."""
+
+    @field_validator("pd")
+    @classmethod
+    def _serves_in_one_way(cls, value: PdConfig, info: ValidationInfo) -> PdConfig:
+        if value.is_on and info.data.get("worker_urls"):
+            raise ValueError("stands beside worker_urls; name prefill and decode workers, or regular ones")
+        for name in ("prefill_policy", "decode_policy"):
+            if not value.is_on and info.data.get(name) is not None:
+                raise ValueError(f"has no workers for {name}; name prefill and decode workers, or leave {name} out")
+        return value
 
     @field_validator("prometheus_port")
     @classmethod

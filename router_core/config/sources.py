@@ -17,7 +17,8 @@ from router_core.contract.errors import StartupError
 
 CONFIG_VARIABLE = "ROUTER_CORE_CONFIG"
 
-_OPTIONS = ("policy", "options")
+_POLICY_OPTIONS = ("policy", "options")
+_OPTIONS = (_POLICY_OPTIONS, ("pd", "options"))
 
 # What Kubernetes and Docker put into a container for a service called router-core: not meant for us.
 _SERVICE_LINK = re.compile(r"_SERVICE_HOST|_SERVICE_PORT(_\w+)?|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
@@ -65,9 +66,9 @@ def from_environment(environ: Mapping[str, str], problems: list[str]) -> Iterato
             continue
         source = f"environment variable {name}"
         path = tuple(name[len(ENVIRONMENT_PREFIX) :].lower().split("__"))
-        if path[:2] == _OPTIONS and len(path) > 2 and all(path):
+        if path[:2] in _OPTIONS and len(path) > 2 and all(path):
             yield Setting(path, parse_scalar(text), source)
-        elif path == _OPTIONS:
+        elif path in _OPTIONS:
             problems.append(f"{name}: names no option; write {name}__<OPTION>, one variable for each")
         elif path == ("policy",):
             if environ.get(f"{name}__NAME", text) != text:
@@ -92,7 +93,7 @@ def from_flags(flags: Mapping[str, Any], problems: list[str]) -> Iterator[Settin
     path_of = {flag[2:].replace("-", "_"): tuple(path.split(".")) for path, flag in FLAGS.items()}
     for name, value in flags.items():
         path, flag = path_of[name], "--" + name.replace("_", "-")
-        if path != _OPTIONS:
+        if path != _POLICY_OPTIONS:
             yield Setting(path, value, f"flag {flag}")
             continue
         given: dict[str, str] = {}
@@ -132,8 +133,8 @@ def _variable_remedy(name: str) -> str:
 
 
 def _leaves(path: tuple[str, ...], value: Any, source: str) -> Iterator[Setting]:
-    if path[:2] == _OPTIONS and len(path) > 2:
-        yield Setting(path, value, source)  # whatever it is, it is the policy's
+    if path[:2] in _OPTIONS and len(path) > 2:
+        yield Setting(path, value, source)  # whatever it is, it is the plugin's
     elif path == ("policy",) and isinstance(value, str):
         yield Setting(("policy", "name"), value, source)
     elif isinstance(value, Mapping) and value:

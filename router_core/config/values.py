@@ -56,6 +56,35 @@ def split_words(value: object) -> object:
     return tuple(re.findall(r"[^\s,]+", value)) if isinstance(value, str) else value
 
 
+def prefill_workers(value: object) -> object:
+    """Return text of URLs, each with its bootstrap port after it if it has one, as pairs; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    found: list[list[str]] = []
+    for word in re.findall(r"[^\s,]+", value):
+        if found and len(found[-1]) == 1 and (word.isdigit() or word == "none"):
+            found[-1].append(word)
+        else:
+            found.append([word])
+    return found
+
+
+def prefill_worker(value: object) -> object:
+    """Return `URL`, `[URL]` or `[URL, PORT]` as a mapping; anything else as it is.
+
+    Raises:
+        ValueError: If a list has more than two items.
+    """
+    if isinstance(value, str):
+        return {"url": value}
+    if not isinstance(value, list | tuple):
+        return value
+    if not 1 <= len(value) <= 2:
+        raise ValueError(f"{shown(' '.join(map(str, value)))} is not URL [PORT]; give each prefill worker by itself")
+    port = value[1] if len(value) == 2 else None
+    return {"url": value[0], "bootstrap_port": None if port == "none" else port}
+
+
 def not_bool(value: object) -> object:
     """Return a value if it is not a truth value, which pydantic would read as 0 or 1."""
     if isinstance(value, bool):

@@ -5,7 +5,7 @@ A reservation is made in the same step as the selection; its release is idempote
 
 from __future__ import annotations
 
-from router_core.contract.request import RoutingRequest
+from router_core.contract.request import Leg, RoutingRequest
 from router_core.contract.worker import Worker
 
 _set = object.__setattr__  # Workers are read-only to everybody else; `assign` would cost a call and a dict.
@@ -17,14 +17,20 @@ class Ledger:
     def __init__(self) -> None:
         self._reservations = 0
 
-    def reserve(self, worker: Worker, request: RoutingRequest) -> Lease:
-        """Count a request on a worker until the lease is released."""
+    def reserve(self, worker: Worker, request: RoutingRequest, leg: Leg = Leg.SINGLE) -> Lease:
+        """Count a request, or one leg of it, on a worker until the lease is released.
+
+        A prefill leg's tokens are pending until it is over, a decode leg's are context from the beginning.
+        """
         self._reservations += 1
         tokens = request.input_tokens
         _set(worker, "load", worker.load + 1)
         _set(worker, "pending_prompt_tokens", worker.pending_prompt_tokens + tokens)
         _set(worker, "last_reserved", self._reservations)
-        return Lease(worker, tokens)
+        lease = Lease(worker, tokens)
+        if leg is Leg.DECODE:
+            lease.first_token()
+        return lease
 
 
 class Lease:

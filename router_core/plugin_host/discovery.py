@@ -25,6 +25,7 @@ POLICY_GROUP = "router_core.policies"
 OBSERVER_GROUP = "router_core.observers"
 WRAPPER_GROUP = "router_core.wrappers"
 MEMBERSHIP_GROUP = "router_core.membership"
+PD_PROTOCOL_GROUP = "router_core.pd_protocols"
 
 _IDENTIFIER = r"[^\W\d]\w*"
 _TARGET = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\.{_IDENTIFIER})*", re.ASCII)
@@ -295,5 +296,10 @@ def _dashed(name: str) -> str:
 
 
 def _word(group: str) -> str:
-    words = {OBSERVER_GROUP: "observer", WRAPPER_GROUP: "wrapper", MEMBERSHIP_GROUP: "membership source"}
+    words = {
+        OBSERVER_GROUP: "observer",
+        WRAPPER_GROUP: "wrapper",
+        MEMBERSHIP_GROUP: "membership source",
+        PD_PROTOCOL_GROUP: "protocol",
+    }
     return words.get(group, "policy")

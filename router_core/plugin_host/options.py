@@ -17,7 +17,7 @@ from router_core.contract.membership import MembershipSource
 from router_core.contract.policy import PolicyConfig
 from router_core.plugin_host.discovery import LoadedPlugin
 from router_core.plugin_host.faults import describe
-from router_core.plugin_host.slips import PluginKind, find_slips
+from router_core.plugin_host.slips import PluginKind, find_config_slips, find_slips
 
 _COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _NAMED = ("multiple_of", "min_length", "max_length", "pattern")
@@ -88,6 +88,19 @@ def build_source(loaded: LoadedPlugin, options: Mapping[str, Any], *, where: str
         raise PolicyContractError([f"{plugin}: {loaded.cls.__name__} lacks `async def run(self, report)`; write it"])
     source: Any = _build(loaded.cls, options, plugin, where)  # Any: checked just now, as far as can be
     return cast("MembershipSource", source)
+
+
+def build_protocol(
+    loaded: LoadedPlugin,
+    options: Mapping[str, Any],  # Any: straight from the config file
+    *,
+    where: str,
+) -> object:
+    """Validate the options of a plugin that has no hooks and return an instance of its class; raises as above."""
+    plugin = f"protocol {loaded.name!r} of {loaded.source}"
+    if slips := find_config_slips(loaded.cls):
+        raise PolicyContractError([f"{plugin}: {slip}" for slip in slips])
+    return _build(loaded.cls, options, plugin, where)
 
 
 def _build(cls: type, options: Mapping[str, Any], plugin: str, where: str) -> object:

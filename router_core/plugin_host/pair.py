@@ -60,6 +60,11 @@ class PairManager:
         return f"{self.prefill.name}+{self.decode.name}"
 
     @property
+    def source(self) -> str:
+        """Both policies' distributions."""
+        return f"{self.prefill.source}+{self.decode.source}"
+
+    @property
     def is_quarantined(self) -> bool:
         """Whether either policy is cut off."""
         return self.prefill.is_quarantined or self.decode.is_quarantined
@@ -86,6 +91,10 @@ class PairManager:
         return compose_pair(
             self.prefill.select_single, self.decode.select_single, prefill_workers, decode_workers, request
         )
+
+    def select_single(self, workers: tuple[Worker, ...], request: RoutingRequest) -> Worker | None:
+        """Return the worker of a request that needs one side alone; None means 503."""
+        return self._side(workers[0]).select_single(workers, request)
 
     def first_token(self, worker: Worker, request: RoutingRequest) -> None:
         """Tell the worker's side and the observers that prefill is over."""

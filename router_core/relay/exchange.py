@@ -374,6 +374,7 @@ class Exchange:
     def _complete(self, *, reusable: bool) -> None:
         source, self._source = self._source, None
         listener, self._listener = self._listener, None
+        self._destination = None  # it may hold this exchange
         if source is not None:
             source.release(reusable=reusable and self._worker_keeps_alive)
         try:
@@ -385,6 +386,7 @@ class Exchange:
     def _fail(self, ending: Ending, error: str) -> None:
         source, self._source = self._source, None
         listener, self._listener = self._listener, None
+        self._destination = None
         self.error = error
         if source is not None:
             source.abort()

@@ -214,6 +214,12 @@ class RequestHead:
         other._forwarded = b"".join(kept + added)
         return other
 
+    def to(self, path: bytes) -> RequestHead:
+        """Return the same head for another target."""
+        other = copy.copy(self)
+        other.target = other.path = path
+        return other
+
     def outgoing(self, host: bytes, size: int) -> bytes:
         """Return the head to send to a worker, for a body of `size` bytes."""
         length = b"Content-Length: %d\r\n" % size if size or self.method in _METHODS_WITH_BODY else b""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from router_core.relay.exchange import Exchange
+from router_core.relay.call import Call, Pieces
 from router_core.relay.head import AnswerHead
 from router_core.relay.head_memory import HeadMemory
 
@@ -48,7 +48,7 @@ class Origin:
         self._connecting: set[Connecting] = set()
         self.is_closed = False
 
-    def send(self, exchange: Exchange, *, fresh: bool = False) -> Upstream | Connecting:
+    def send(self, exchange: Call, *, fresh: bool = False) -> Upstream | Connecting:
         """Send a request on the newest idle connection, or on a new one."""
         if not fresh:
             upstream = self._take_idle()
@@ -103,9 +103,9 @@ class Origin:
 class Connecting:
     """A connection in the making, for one exchange. Stands in for the connection until it is there."""
 
-    def __init__(self, origin: Origin, exchange: Exchange, on_done: Callable[[Connecting], object]) -> None:
+    def __init__(self, origin: Origin, exchange: Call, on_done: Callable[[Connecting], object]) -> None:
         self._origin = origin
-        self._exchange: Exchange | None = exchange
+        self._exchange: Call | None = exchange
         self._task = origin.loop.create_task(self._connect())
         # Not in the task's own `finally`: one cancelled before its first step never gets there.
         self._task.add_done_callback(lambda _: on_done(self))
@@ -164,20 +164,32 @@ class Upstream(asyncio.Protocol):
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
         self._transport: asyncio.Transport
-        self._exchange: Exchange | None = None
+        self._exchange: Call | None = None
         self._is_paused = False
         self.idle_since = 0.0
 
-    def send(self, exchange: Exchange, *, is_reused: bool) -> None:
+    def send(self, exchange: Call, *, is_reused: bool) -> None:
         """Write a request; its answer goes to the exchange."""
         self._exchange = exchange
         body = exchange.body
+        if not isinstance(body, bytes):
+            self._send_pieces(exchange, body, is_reused=is_reused)
+            return
         head = exchange.head.outgoing(self._origin.host_header, len(body))
         exchange.sent(self, is_reused=is_reused)
         if len(body) <= _JOIN_BYTES:
             self._transport.write(head + body)
         else:
             self._transport.writelines((head, body))
+
+    def _send_pieces(self, exchange: Call, pieces: Pieces, *, is_reused: bool) -> None:
+        size = sum(map(len, pieces))
+        head = exchange.head.outgoing(self._origin.host_header, size)
+        exchange.sent(self, is_reused=is_reused)
+        if size <= _JOIN_BYTES:
+            self._transport.write(b"".join((head, *pieces)))
+        else:
+            self._transport.writelines((head, *pieces))
 
     # --- asyncio.Protocol ---
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Members looked up once: on Python 3.11 each look-up costs as much as a call.
 _COMPLETE, _CLIENT_GONE, _SUCCESS = Ending.COMPLETE, Ending.CLIENT_GONE, OutcomeStatus.SUCCESS
 _BACKPRESSURE = frozenset({429, 503})
-_STATUS_OF_ENDING = {
+OUTCOME_OF_ENDING = {
     Ending.CONNECT_FAILED: OutcomeStatus.ERROR,
     Ending.CONNECTION_LOST: OutcomeStatus.ERROR,
     Ending.BAD_ANSWER: OutcomeStatus.ERROR,
@@ -25,7 +25,7 @@ _STATUS_OF_ENDING = {
     Ending.CLIENT_GONE: OutcomeStatus.CANCELLED,
 }
 # Details, such as a worker's address, are for the log.
-_ANSWER_TO_ENDING = {
+ANSWER_TO_ENDING = {
     Ending.CONNECT_FAILED: (502, "upstream_connection_failed", "No worker could be reached."),
     Ending.CONNECTION_LOST: (502, "upstream_connection_lost", "The worker's connection was lost before it answered."),
     Ending.BAD_ANSWER: (502, "upstream_bad_answer", "The worker's answer was not valid HTTP."),
@@ -87,7 +87,7 @@ class Attempt:
             return
         if ending is Ending.CONNECT_FAILED and dispatcher.try_elsewhere(exchange, request, (*self._tried, worker)):
             return
-        status, code, message = _ANSWER_TO_ENDING[ending]
+        status, code, message = ANSWER_TO_ENDING[ending]
         exchange.respond(status, error_body(status, code, message))
 
     def _outcome(self, ending: Ending) -> RequestOutcome:
@@ -107,13 +107,14 @@ class Attempt:
                     request.attempt,
                     request.leg,
                 )
-            status = _status_of_http(http_status)
+            status = outcome_of_http(http_status)
         else:
-            status = _STATUS_OF_ENDING[ending]
+            status = OUTCOME_OF_ENDING[ending]
         return RequestOutcome(status, http_status, duration_s, self._ttft_s, attempt=request.attempt, leg=request.leg)
 
 
-def _status_of_http(http_status: int) -> OutcomeStatus:
+def outcome_of_http(http_status: int) -> OutcomeStatus:
+    """Return what an answer that is an error says of its worker."""
     if http_status in _BACKPRESSURE:
         return OutcomeStatus.BACKPRESSURE
     return OutcomeStatus.CLIENT_ERROR if http_status < 500 else OutcomeStatus.ERROR

@@ -12,6 +12,7 @@ from router_core.contract.worker import Worker
 from router_core.fleet.ledger import Ledger
 from router_core.fleet.pool import WorkerPool
 from router_core.plugin_host.manager import PolicyManager
+from router_core.plugin_host.pair import PairManager
 from router_core.relay.exchange import Destination, Ending, Exchange
 from router_core.relay.head import RequestHead
 from router_core.relay.local_answer import error_body
@@ -21,7 +22,7 @@ from router_core.traffic.stored_responses import StoredResponses
 
 _log = logging.getLogger(__name__)
 _HEADER_NEED = "header:"
-_RESPONSES = b"/v1/responses"
+RESPONSES = b"/v1/responses"
 
 
 class Dispatcher:
@@ -38,7 +39,7 @@ class Dispatcher:
     def __init__(
         self,
         pool: WorkerPool,
-        policy: PolicyManager,
+        policy: PolicyManager | PairManager,
         *,
         origin: Callable[[str], Destination],
         now: Callable[[], float],
@@ -72,7 +73,7 @@ class Dispatcher:
         if not candidates:
             self._refuse(exchange, "no_available_workers", self._nobody())
             return
-        if exchange.head.path == _RESPONSES:
+        if exchange.head.path == RESPONSES:
             maker = self.stored_responses.find_previous(exchange.body)
             if maker in candidates:
                 candidates = (maker,)  # Nobody else knows the conversation that goes on.
@@ -90,7 +91,7 @@ class Dispatcher:
         started = self.now()
         worker = self.policy.select_single(candidates, request)
         if self._explains:
-            _explain(worker, request)
+            log_decision(worker, request)
         if worker is None:
             return False
         attempt = Attempt(self, exchange, request, self._ledger.reserve(worker, request), started=started, tried=tried)
@@ -132,7 +133,7 @@ class Dispatcher:
         exchange.respond(503, error_body(503, code, message))
 
 
-def _explain(worker: Worker | None, request: RoutingRequest) -> None:
+def log_decision(worker: Worker | None, request: RoutingRequest) -> None:
     """Log who was picked and why; figures only, never a prompt."""
     parts = " ".join(f"{name}={value!r}" for name, value in request.reason_parts.items()) if request.reason else ""
     where = "no worker" if worker is None else worker.url

@@ -24,7 +24,7 @@ from router_core.plugin_host import discovery
 from router_core.plugin_host.discovery import installed_policies, load_policy
 from router_core.plugin_host.faults import FaultKind
 from router_core.relay.downstream import _CODES
-from router_core.traffic.attempt import _ANSWER_TO_ENDING
+from router_core.traffic.attempt import ANSWER_TO_ENDING
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -145,6 +145,9 @@ def test_every_entry_point_group_is_promised():
 # --- HTTP ---
 
 
+_ANSWERING = ("error_body", "error_response", "_refuse", "refuse", "_error", "_answer")
+
+
 def codes_in_source():
     """Return the error codes that stand as constants in a call that makes an error body."""
     found = set()
@@ -152,7 +155,7 @@ def codes_in_source():
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
             name = getattr(getattr(node, "func", None), "attr", getattr(getattr(node, "func", None), "id", ""))
-            if isinstance(node, ast.Call) and name in ("error_body", "error_response", "_refuse", "_error"):
+            if isinstance(node, ast.Call) and name in _ANSWERING:
                 texts = [each.value for argument in node.args for each in ast.walk(argument) if is_code(each)]
                 found.update(texts)
     return found
@@ -168,7 +171,7 @@ def is_code(node):
 
 def test_every_error_code_is_documented():
     documented = set(re.findall(r"^\| \d{3} \| `(\w+)`", page("http.md"), flags=re.MULTILINE))
-    answered = set(_CODES.values()) | {code for _, code, _ in _ANSWER_TO_ENDING.values()} | codes_in_source()
+    answered = set(_CODES.values()) | {code for _, code, _ in ANSWER_TO_ENDING.values()} | codes_in_source()
     assert documented == answered
 
 
@@ -176,7 +179,7 @@ def test_every_status_stands_with_its_code():
     rows = set(re.findall(r"^\| (\d{3}) \| `(\w+)`", page("http.md"), flags=re.MULTILINE))
     for status, code in _CODES.items():
         assert (str(status), code) in rows
-    for status, code, _ in _ANSWER_TO_ENDING.values():
+    for status, code, _ in ANSWER_TO_ENDING.values():
         assert (str(status), code) in rows
 
 

@@ -124,7 +124,7 @@ def test_config_is_valid(block, tmp_path):
         return  # somebody else's: a pod, a pyproject.toml
     path = tmp_path / f"router.{block.language}"
     path.write_text(block.text)
-    flags = {} if "worker_urls" in content else {"worker_urls": ["http://a:8000"]}
+    flags = {} if content.keys() & {"worker_urls", "pd"} else {"worker_urls": ["http://a:8000"]}
     load_config(path=path, environ={}, flags=flags)
 
 

@@ -456,3 +456,74 @@ def test_no_default_is_out_of_its_own_range():
     config = RouterConfig()
     assert math.isfinite(config.limits.request_timeout_s)
     assert RouterConfig.model_validate(config.model_dump()) == config
+
+
+# --- prefill and decode workers ---
+
+
+PAIR = {"pd": {"prefill": ["http://p:1"], "decode": ["http://d:1"]}}
+
+
+def test_pairs_may_be_written_in_every_place(tmp_path):
+    expected = [("http://p0:1", 8998), ("http://p1:1", None)]
+    path = tmp_path / "router.yaml"
+    path.write_text(
+        "pd: {prefill: [{url: http://p0:1, bootstrap_port: 8998}, http://p1:1], decode: [http://d:1], protocol: vllm,"
+        " options: {connector: p2p}}\n"
+    )
+    flags = {
+        "pd_disaggregation": True,
+        "prefill": [["http://p0:1", "8998"], ["http://p1:1", "none"]],
+        "decode": ["http://d:1"],
+        "prefill_policy": "random",
+    }
+    environ = {
+        "ROUTER_CORE_PD__PREFILL": "http://p0:1 8998, http://p1:1",
+        "ROUTER_CORE_PD__DECODE": "http://d:1",
+        "ROUTER_CORE_PD__OPTIONS__LINGER_S": "3",
+        "ROUTER_CORE_DECODE_POLICY": "round_robin",
+    }
+    from_file = load_config(path=path, environ={}, flags={})
+    from_flags = load_config(path=None, environ={}, flags=flags)
+    from_environ = load_config(path=None, environ=environ, flags={})
+    for config in (from_file, from_flags, from_environ):
+        assert config.pd.is_on
+        assert [(worker.url, worker.bootstrap_port) for worker in config.pd.prefill] == expected
+        assert config.pd.decode == ("http://d:1",)
+    assert (from_file.pd.protocol, from_file.pd.options) == ("vllm", {"connector": "p2p"})
+    assert from_flags.prefill_policy.name == "random"
+    assert (from_environ.decode_policy.name, from_environ.pd.options) == ("round_robin", {"linger_s": 3})
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        ({"pd_disaggregation": True}, "no prefill worker is named"),
+        ({"prefill": [["http://p:1"]]}, "no decode worker is named"),
+        ({"decode": ["http://d:1"]}, "no prefill worker is named"),
+        (
+            {"prefill": [["http://p:1", "0"]], "decode": ["http://d:1"]},
+            "pd.prefill[0].bootstrap_port: '0' does not fit",
+        ),
+        ({"prefill": [["http://p:1", "1", "2"]], "decode": ["http://d:1"]}, "is not URL [PORT]"),
+        ({"prefill": [["p:1"]], "decode": ["http://d:1"]}, "pd.prefill[0].url: 'p:1' lacks http://"),
+        ({"prefill": [["http://x:1"]], "decode": ["http://x:1"]}, "stands there more than once"),
+        (
+            {"prefill": [["http://p:1"]], "decode": ["http://d:1"], "worker_urls": ["http://w:1"]},
+            "pd: stands beside worker_urls",
+        ),
+        ({"worker_urls": ["http://w:1"], "prefill_policy": "random"}, "has no workers for prefill_policy"),
+    ],
+)
+def test_what_is_wrong_with_pairs_is_a_sentence(flags, problem):
+    with pytest.raises(StartupError) as caught:
+        load_config(path=None, environ={}, flags=flags)
+    assert len(caught.value.problems) == 1
+    assert problem in caught.value.problems[0]
+
+
+def test_an_unknown_setting_of_a_prefill_worker_names_the_known_ones(tmp_path):
+    path = tmp_path / "router.yaml"
+    path.write_text("pd: {prefill: [{url: http://p:1, bootstrap_prot: 1}], decode: [http://d:1]}\n")
+    with pytest.raises(StartupError, match=r"pd\.prefill\[0\]\.bootstrap_prot: unknown .*'bootstrap_port'"):
+        load_config(path=path, environ={}, flags={})

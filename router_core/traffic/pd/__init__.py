@@ -1,0 +1,1 @@
+"""Prefill/decode disaggregation: one request on two workers. One file per protocol, found by its entry point."""

@@ -1,0 +1,135 @@
+"""The traffic of a pool of prefill and decode workers: a pair is chosen whole before anything of a request is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from router_core.contract.request import Leg, RoutingRequest
+from router_core.contract.worker import Worker, WorkerRole
+from router_core.fleet.pool import WorkerPool
+from router_core.plugin_host.manager import PolicyManager
+from router_core.plugin_host.pair import PairManager
+from router_core.relay.exchange import Ending, Exchange
+from router_core.relay.upstream import Origin
+from router_core.traffic.dispatcher import RESPONSES, Dispatcher, log_decision
+from router_core.traffic.pd.pair_attempt import PairAttempt
+from router_core.traffic.pd.protocol import PairProtocol
+
+_log = logging.getLogger(__name__)
+
+GENERATION_PATHS = frozenset(
+    {b"/v1/chat/completions", b"/v1/completions", b"/v1/responses", b"/v1/messages", b"/generate"}
+)
+"""Paths whose requests have a decode part. All others go to one prefill worker."""
+
+
+class PairDispatcher(Dispatcher):
+    """Gives each request to the pair of workers that the pool's policy, or its two policies, pick.
+
+    Attributes:
+        protocol: How the two legs are worded.
+        origin: From a worker's address to the way there.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        policy: PolicyManager | PairManager,
+        protocol: PairProtocol,
+        *,
+        origin: Callable[[str], Origin],
+        loop: asyncio.AbstractEventLoop,
+        now: Callable[[], float],
+        on_connect_failed: Callable[[Worker], None],
+    ) -> None:
+        super().__init__(pool, policy, origin=origin, now=now, on_connect_failed=on_connect_failed)
+        self.protocol = protocol
+        self.origin = origin
+        self._loop = loop
+        self._lingering: set[PairAttempt] = set()
+
+    def dispatch(self, exchange: Exchange) -> None:
+        """Pick a pair and send the request there, or answer why not."""
+        prefills, decodes = self._pool.candidates(WorkerRole.PREFILL), self._pool.candidates(WorkerRole.DECODE)
+        is_generation = exchange.head.path in GENERATION_PATHS
+        if not prefills or (is_generation and not decodes):
+            self._refuse(exchange, "no_available_workers", self._nobody_of(prefills))
+            return
+        request = self._routing_request(exchange)
+        if exchange.head.path == RESPONSES:
+            maker = self.stored_responses.find_previous(exchange.body)
+            if maker in decodes:
+                decodes = (maker,)  # Nobody else knows the conversation that goes on.
+        if not is_generation:
+            is_placed = self._place(exchange, request, prefills, ())
+        elif self.protocol.decodes_alone(request):
+            request.leg = Leg.DECODE
+            is_placed = self._place(exchange, request, decodes, ())
+        else:
+            is_placed = self._place_pair(exchange, request, prefills, decodes, ())
+        if not is_placed:
+            self._refuse(exchange, "no_suitable_worker", "The policy found none of the workers suitable.")
+
+    def try_elsewhere(self, exchange: Exchange, request: RoutingRequest, tried: tuple[Worker, ...]) -> bool:
+        """Pick again, for a request that one worker serves alone. False if none is left."""
+        role = WorkerRole.DECODE if request.leg is Leg.DECODE else WorkerRole.PREFILL
+        candidates = self._untried(role, tried)
+        return bool(candidates) and self._place(exchange, request.next_attempt(), candidates, tried)
+
+    def try_another_pair(self, exchange: Exchange, request: RoutingRequest, tried: tuple[Worker, ...]) -> bool:
+        """Pick a pair again, without the workers that could not be connected to. False if none is left."""
+        prefills, decodes = self._untried(WorkerRole.PREFILL, tried), self._untried(WorkerRole.DECODE, tried)
+        if not prefills or not decodes:
+            return False
+        return self._place_pair(exchange, request.next_attempt(), prefills, decodes, tried)
+
+    def leg_failed(self, worker: Worker, ending: Ending, error: str) -> None:
+        """A worker did not answer its leg as it should."""
+        _log.warning("%s: %s (%s)", worker.url, error, ending.name.lower())
+        if ending is Ending.CONNECT_FAILED:
+            self._on_connect_failed(worker)
+
+    def linger(self, attempt: PairAttempt) -> asyncio.TimerHandle:
+        """Let the legs of a client that left go on for a while."""
+        self._lingering.add(attempt)
+        return self._loop.call_later(self.protocol.linger_s, attempt.give_up)
+
+    def lingered(self, attempt: PairAttempt) -> None:
+        """Its legs are over."""
+        self._lingering.discard(attempt)
+
+    def close(self) -> None:
+        """Cut what still runs for clients that have left."""
+        for attempt in tuple(self._lingering):
+            attempt.give_up()
+
+    def _place_pair(
+        self,
+        exchange: Exchange,
+        request: RoutingRequest,
+        prefills: tuple[Worker, ...],
+        decodes: tuple[Worker, ...],
+        tried: tuple[Worker, ...],
+    ) -> bool:
+        pair = self.policy.select_pair(prefills, decodes, request)
+        if self._explains:
+            for worker in pair or (None,):
+                log_decision(worker, request)
+        if pair is None:
+            return False
+        leases = (
+            self._ledger.reserve(pair[0], request, Leg.PREFILL),
+            self._ledger.reserve(pair[1], request, Leg.DECODE),
+        )
+        attempt = PairAttempt(self, exchange, request, leases, tried=tried)
+        exchange.forward(attempt, attempt)
+        return True
+
+    def _untried(self, role: WorkerRole, tried: tuple[Worker, ...]) -> tuple[Worker, ...]:
+        return tuple(worker for worker in self._pool.candidates(role) if worker not in tried)
+
+    def _nobody_of(self, prefills: tuple[Worker, ...]) -> str:
+        missing = WorkerRole.DECODE if prefills else WorkerRole.PREFILL
+        return f"No {missing} worker is available: none of those configured is healthy."

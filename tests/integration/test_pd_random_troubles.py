@@ -1,0 +1,151 @@
+"""Clients that hang up and workers that die at any moment strand no KV cache, leak no load, miss no completion.
+
+A worker that dies takes its transfers with it, which no router can help: those are counted apart. Where only clients
+hang up, nothing at all may be stranded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+
+import pytest
+
+from router_core.api import Leg, OutcomeStatus
+from router_core.testing.simulated_engine import SimulatedEngine
+
+from .pd_support import assert_nothing_is_left, running_pair_router, turns
+from .support import RawClient, chat, request_bytes, until
+
+AT_ONCE = 40
+FULL = pytest.param(2000, id="full", marks=[pytest.mark.load, pytest.mark.async_timeout(600)])
+PROTOCOLS = [("sglang", "nixl"), ("vllm", "nixl"), ("vllm", "nixl-push"), ("vllm", "mooncake"), ("vllm", "p2p")]
+
+
+def engine(role, number, protocol, connector):
+    knobs = {"pd": protocol, "connector": connector, "tokens": 6, "transfer_timeout_s": 60.0}
+    return SimulatedEngine(name=f"{role}{number}", role=role, **knobs)
+
+
+async def visit(url, chance, *, may_merge):
+    """Send one request and read its answer, or hang up somewhere on the way; return where."""
+    stream = chance.random() < 0.6
+    body = chat("word " * chance.randrange(300), stream=stream)
+    path = "/v1/chat/completions"
+    if may_merge and chance.random() < 0.3:
+        body = {"text": ["one", "two"][: chance.randrange(1, 3)], "return_logprob": True, "stream": stream}
+        path = "/generate"
+    elif stream and chance.random() < 0.3:
+        body["stream_options"] = {"include_usage": True}
+    stops = ["after sending", "some turns later", "after the head", "in the stream"]
+    stop = chance.choice(stops) if chance.random() < 1 / 3 else "nowhere"
+    data = request_bytes(body, path)
+    if stop == "nowhere":
+        data = data.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
+    async with await RawClient.connect(url) as client:
+        client.writer.write(data)
+        if stop == "some turns later":
+            await turns(chance.randrange(400))
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            status = 0
+            if stop in ("after the head", "in the stream"):
+                status, _ = await client.read_head()
+            if stop == "in the stream" and stream and status == 200:
+                for _ in range(chance.randrange(5)):
+                    await client.read_until(b"\n\n")
+            if stop == "nowhere":
+                rest = await client.read_rest()
+                return rest[9:12].decode()
+        if chance.random() < 0.5:
+            client.hang_up()
+    return stop
+
+
+async def send_all(url, requests, seed, *, may_merge):
+    chance = random.Random(seed)
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(seed):
+        async with gate:
+            return await visit(url, random.Random(seed), may_merge=may_merge)
+
+    return Counter(await asyncio.gather(*(one(chance.random()) for _ in range(requests))))
+
+
+def check_completions(router):
+    """Each attempt has one completion of either leg, and only clients that left are behind `cancelled` ones."""
+    legs = Counter()
+    for worker, request, outcome in router.record.completed:
+        assert worker.role.value == outcome.leg.value
+        legs[id(request), outcome.leg] += 1
+    assert set(legs.values()) == {1}
+    requests = {key for key, _ in legs}
+    assert len(legs) == 2 * len(requests)
+    assert all(worker.requests_processed for worker in router.server.pool.workers)
+
+
+@pytest.mark.parametrize("requests", [pytest.param(240, id="small"), FULL])
+@pytest.mark.parametrize(("protocol", "connector"), PROTOCOLS)
+async def test_a_third_of_the_clients_hanging_up_strands_nothing(protocol, connector, requests):
+    engines = [engine(role, number, protocol, connector) for role in ("prefill", "decode") for number in range(2)]
+    options = {"connector": connector.removesuffix("-push")} if protocol == "vllm" else {}
+    async with contextlib.AsyncExitStack() as stack:
+        for each in engines:
+            await stack.enter_async_context(each)
+        router = await stack.enter_async_context(
+            running_pair_router(
+                engines[:2], engines[2:], protocol=protocol, options=options, policy={"name": "cache_aware", "seed": 1}
+            )
+        )
+        stops = await send_all(router.url, requests, 20, may_merge=protocol == "sglang")
+        assert requests / 4 < requests - stops["200"] < requests / 2
+        await until(router.is_settled, "no load")
+        await assert_nothing_is_left(*engines)
+        check_completions(router)
+        statuses = Counter((outcome.leg, outcome.status) for _, _, outcome in router.record.completed)
+        assert {status for _, status in statuses} <= {OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED}
+        assert statuses[Leg.DECODE, OutcomeStatus.SUCCESS] >= stops["200"]
+        assert await router.ask()  # and the router serves on
+
+
+@pytest.mark.parametrize("requests", [pytest.param(240, id="small"), FULL])
+@pytest.mark.parametrize(("protocol", "connector"), PROTOCOLS)
+async def test_workers_that_die_leave_no_load_and_miss_no_completion(protocol, connector, requests):
+    engines = [engine(role, number, protocol, connector) for role in ("prefill", "decode") for number in range(3)]
+    options = {"linger_s": 1.0}
+    options |= {"connector": connector.removesuffix("-push")} if protocol == "vllm" else {}
+    chance = random.Random(7)
+
+    async def die_now_and_then():
+        while True:
+            victim = chance.choice([engines[0], engines[3]])
+            await victim.wait_until(lambda: victim.running >= 2)  # noqa: B023 - it is waited for here
+            await turns(chance.randrange(30))
+            await victim.stop()
+            await turns(chance.randrange(50, 300))
+            await victim.start()
+            await turns(chance.randrange(300))
+
+    async with contextlib.AsyncExitStack() as stack:
+        for each in engines:
+            await stack.enter_async_context(each)
+        router = await stack.enter_async_context(
+            running_pair_router(
+                engines[:3], engines[3:], protocol=protocol, options=options, health={"interval_s": 0.2}
+            )
+        )
+        reaper = asyncio.ensure_future(die_now_and_then())
+        try:
+            stops = await send_all(router.url, requests, 21, may_merge=protocol == "sglang")
+        finally:
+            reaper.cancel()
+            await asyncio.gather(reaper, return_exceptions=True)
+        await until(router.is_settled, "no load")
+        check_completions(router)
+        answers = {stop: count for stop, count in stops.items() if stop.isdigit()}
+        assert set(answers) <= {"200", "400", "500", "502", "503"}
+        assert answers["200"] > requests / 3
+        statuses = {outcome.status for _, _, outcome in router.record.completed}
+        assert statuses >= {OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED, OutcomeStatus.ERROR}
