@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import uvloop
 
-from router_core.cli.serve import RouterServer
+from router_core.cli.router_server import RouterServer
 from router_core.config import load_config
 from router_core.contract.errors import StartupError
 from router_core.plugin_host.discovery import installed_policies

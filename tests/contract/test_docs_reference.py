@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from router_core import api
-from router_core.cli.serve import RouterServer
+from router_core.cli.router_server import RouterServer
 from router_core.config import load_config
 from router_core.contract.hookspecs import PolicySpec
 from router_core.contract.pool import PoolContext

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from router_core.api import Leg, OutcomeStatus, hookimpl
-from router_core.cli.serve import RouterServer
+from router_core.cli.router_server import RouterServer
 from router_core.config import RouterConfig
 from router_core.contract.worker import WorkerRole
 from router_core.testing.simulated_engine import SimulatedEngine

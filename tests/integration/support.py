@@ -15,7 +15,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from router_core.api import PolicyConfig, RequestOutcome, RoutingRequest, Worker, hookimpl
-from router_core.cli.serve import RouterServer
+from router_core.cli.router_server import RouterServer
 from router_core.config import RouterConfig
 
 STATE_TIMEOUT_S = 20.0

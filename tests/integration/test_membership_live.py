@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from router_core.api import MembershipSource, PolicyConfig, WorkerSpec
-from router_core.cli.serve import RouterServer
+from router_core.cli.router_server import RouterServer
 from router_core.config import RouterConfig
 from router_core.contract.errors import StartupError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router_core.api import OutcomeStatus, PolicyConfig
-from router_core.cli.serve import RouterServer
+from router_core.cli.router_server import RouterServer
 from router_core.config import RouterConfig
 from router_core.contract.errors import StartupError
 from router_core.testing.simulated_engine import SimulatedEngine

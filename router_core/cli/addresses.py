@@ -1,0 +1,46 @@
+"""Addresses to listen on: what cannot be had, and what is the router itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
+
+from router_core.contract.errors import StartupError
+
+ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared with, not listened on
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0"})  # noqa: S104
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the URL of an address."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def listening(prefix: str, host: str, port: int) -> Iterator[None]:
+    """Turn a failure to listen into a sentence; `prefix` is that of the two settings."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        flags = f"--{prefix}port or --{prefix}host".replace("_", "-")
+        sentence = (
+            f"{prefix}host, {prefix}port: cannot listen on {host}, port {port}: {reason}; choose another with {flags}"
+        )
+        raise StartupError([sentence]) from error
+
+
+def refuse_own_address(worker_urls: Iterable[str], address: tuple[str, int]) -> None:
+    """Refuse a worker that is this router: one request would go round until there are no sockets left."""
+    for url in worker_urls:
+        if is_own_address(url, address):
+            raise StartupError([f"worker_urls: {url} is this router itself; name the workers, or change --port"])
+
+
+def is_own_address(url: str, address: tuple[str, int]) -> bool:
+    """Return whether a URL leads to the address that the router listens on."""
+    host, port = address
+    own = {host, *(LOOPBACK if host in ANYWHERE | LOOPBACK else ())}
+    parts = urlsplit(url)
+    return parts.port == port and parts.hostname in own

@@ -1,0 +1,285 @@
+"""The router, put together: the only place where every part meets every other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from aiohttp import web
+
+from router_core.cli.addresses import is_own_address, listening, refuse_own_address, url_of
+from router_core.cli.plugins import build_manager, build_pd_protocol, build_sources
+from router_core.config import RouterConfig
+from router_core.contract.worker import Worker, WorkerRole
+from router_core.control.app import create_control_app
+from router_core.control.metrics import metrics_app
+from router_core.fleet.engine_client import EngineClient
+from router_core.fleet.health import HealthChecker
+from router_core.fleet.membership.roster import Roster
+from router_core.fleet.membership.supervisor import SourceSupervisor
+from router_core.fleet.pool import WorkerPool
+from router_core.fleet.registration import Registrar
+from router_core.fleet.registry import WorkerRegistry
+from router_core.fleet.telemetry.poller import TelemetryPoller
+from router_core.observability.registry import MetricsRegistry
+from router_core.observability.samplers import policy_sampler, telemetry_sampler, traffic_sampler, worker_sampler
+from router_core.plugin_host.context import LivePoolContext
+from router_core.relay.control_origin import ControlOrigin
+from router_core.relay.exchange import Destination, Exchange
+from router_core.relay.server import DownstreamLimits, RelayServer
+from router_core.relay.upstream import UpstreamLimits
+from router_core.traffic.dispatcher import Dispatcher
+from router_core.traffic.pd.pair_dispatcher import PairDispatcher
+from router_core.traffic.pd.protocol import BOOTSTRAP_PORT
+from router_core.traffic.ranks import RankPassing
+from router_core.traffic.routes import INFERENCE_PATHS, Routes
+
+_log = logging.getLogger(__name__)
+_POOL = "default"
+
+
+class RouterServer:
+    """A whole router in one event loop.
+
+    Attributes:
+        config: The settings it runs with.
+        pool: Its workers.
+        registrations: The addresses they have.
+        policy: Its policy and observers.
+    """
+
+    def __init__(self, config: RouterConfig) -> None:
+        """Load and check everything; nothing is opened yet.
+
+        Raises:
+            StartupError: With one sentence for each problem.
+        """
+        self.config = config
+        self.policy = build_manager(config)
+        self._sources = build_sources(config)
+        self._pd_protocol = build_pd_protocol(config) if config.pd.is_on else None
+        self.pool = WorkerPool(_POOL)
+        self.registrations = WorkerRegistry(self.pool, wall_clock=time.time)
+        self.registry = MetricsRegistry()
+        self._started = contextlib.AsyncExitStack()
+        self._address = ("", 0)
+        self._metrics_address: tuple[str, int] | None = None
+        self._relay: RelayServer
+
+    @property
+    def url(self) -> str:
+        """Where the router listens."""
+        return url_of(*self._address)
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus scrapes."""
+        return f"{url_of(*(self._metrics_address or self._address))}/metrics"
+
+    async def start(self) -> None:
+        """Start the plugins, the health checks and the listeners.
+
+        Raises:
+            StartupError: If a plugin does not start or an address cannot be had; whatever had begun is stopped.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            self._started = stack.pop_all()
+
+    async def stop(self) -> None:
+        """Finish running requests within the grace period and stop everything; policies' `on_stop` run."""
+        await self._started.aclose()
+
+    def end_grace(self) -> None:
+        """Cut the requests that still run; whoever waits in `stop` goes on with the rest of it."""
+        for connection in tuple(self._relay.connections):
+            connection.abort()
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        config, loop = self.config, asyncio.get_running_loop()
+        client = await stack.enter_async_context(EngineClient())
+        registrar = Registrar(self.registrations, client, timeout_s=config.health.timeout_s)
+        health = HealthChecker(
+            self.pool,
+            client,
+            endpoint=config.health.endpoint,
+            interval_s=config.health.interval_s,
+            timeout_s=config.health.timeout_s,
+            failure_threshold=config.health.failure_threshold,
+            success_threshold=config.health.success_threshold,
+            random=random.Random(),  # noqa: S311  # spreads checks in time
+            on_change=self.registrations.note_health,
+            register=registrar.register if config.dp_aware else None,
+        )
+        await self.policy.start(self._make_context(loop))
+        stack.push_async_callback(self.policy.stop)
+        self.pool.subscribe(self.policy.worker_added, self.policy.worker_removed)
+        for worker in _workers(config):
+            self.pool.add(worker)
+
+        relay = self._relay = RelayServer(
+            _not_ready, limits=_downstream_limits(config), upstream_limits=_upstream_limits(config), loop=loop
+        )
+        self.pool.subscribe(on_removed=self._forget_origin)
+        dispatcher = self._dispatcher(relay, loop, health)
+        app = create_control_app(
+            [self.pool],
+            fetch_models=client.fetch_models,
+            render_metrics=self.registry.render,
+            is_draining=lambda: relay.is_draining,
+            policies={_POOL: self.policy},
+            inference_paths=[path.decode() for path in sorted(INFERENCE_PATHS)],
+            registry=self.registrations,
+            is_own_address=lambda url: is_own_address(url, self._address),
+            engines=client,
+            health_endpoint=config.health.endpoint,
+        )
+        routes = Routes(
+            dispatcher,
+            await self._control(stack, app),
+            origin=relay.origin,
+            is_control_path=_is_path_of(app),
+            proxy_unknown_paths=config.proxy_unknown_paths,
+        )
+        relay.handle = routes.handle
+        self.registry.add_sampler(worker_sampler(_POOL, lambda: self.pool.workers))
+        self.registry.add_sampler(policy_sampler(_POOL, self.policy, self.policy.source))
+        self.registry.add_sampler(
+            traffic_sampler(
+                connections=lambda: len(relay.connections),
+                refusals=lambda: relay.refusals,
+                unrouted=lambda: dispatcher.unrouted,
+                proxied_unknown=lambda: routes.proxied_unknown,
+            )
+        )
+        if config.prometheus_port is not None:
+            with listening("prometheus_", config.prometheus_host or config.host, config.prometheus_port):
+                self._metrics_address = await self._listen_for_metrics(stack, config.prometheus_port)
+        if "telemetry" in self.policy.needs:
+            self._start_telemetry(stack, client)
+        sources = SourceSupervisor(
+            self._sources,
+            Roster(self.registrations),
+            random=random.Random(),  # noqa: S311  # spreads restarts in time
+        )
+        stack.push_async_callback(sources.stop)
+        await sources.start()
+        with listening("", config.host, config.port):
+            self._address = await relay.start(config.host, config.port)
+        if isinstance(dispatcher, PairDispatcher):
+            stack.callback(dispatcher.close)  # after the relay: who left may still have a transfer to finish
+        stack.push_async_callback(relay.stop, config.limits.shutdown_grace_s)
+        refuse_own_address([worker.url for worker in self.pool.workers], self._address)
+        health.start()
+        stack.push_async_callback(health.stop)
+
+    def _start_telemetry(self, stack: contextlib.AsyncExitStack, client: EngineClient) -> None:
+        poller = TelemetryPoller(
+            self.pool,
+            client,
+            interval_s=self.config.telemetry.interval_s,
+            timeout_s=self.config.telemetry.timeout_s,
+            random=random.Random(),  # noqa: S311  # spreads polls in time
+            now=time.monotonic,
+        )
+        self.registry.add_sampler(telemetry_sampler(_POOL, poller.freshness))
+        poller.start()
+        stack.push_async_callback(poller.stop)
+
+    def _kind_of(self, url: str) -> str | None:
+        registration = self.registrations.at(url)
+        return None if registration is None else registration.kind
+
+    def _forget_origin(self, worker: Worker) -> None:
+        """Close idle connections to a worker that left, unless another rank of the same engine is still there."""
+        if self.registrations.at(worker.base_url) is None:
+            self._relay.forget_origin(worker.base_url)
+
+    def _dispatcher(self, relay: RelayServer, loop: asyncio.AbstractEventLoop, health: HealthChecker) -> Dispatcher:
+        if self._pd_protocol is None:
+            return Dispatcher(
+                self.pool,
+                self.policy,
+                origin=relay.origin,
+                now=time.monotonic,
+                on_connect_failed=health.check_now,
+                address=RankPassing(self._kind_of).address if self.config.dp_aware else None,
+            )
+        return PairDispatcher(
+            self.pool,
+            self.policy,
+            self._pd_protocol,
+            origin=relay.origin,
+            loop=loop,
+            now=time.monotonic,
+            on_connect_failed=health.check_now,
+        )
+
+    def _make_context(self, loop: asyncio.AbstractEventLoop) -> Callable[[str], LivePoolContext]:
+        seed = self.config.policy.seed
+
+        def make(plugin: str) -> LivePoolContext:
+            sink = self.registry.labelled({"pool": _POOL, "plugin": plugin})
+            return LivePoolContext(_POOL, plugin=plugin, seed=seed, scheduler=loop, sink=sink)
+
+        return make
+
+    @staticmethod
+    async def _control(stack: contextlib.AsyncExitStack, app: web.Application) -> Destination:
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        assert runner.server is not None  # noqa: S101  # set by setup()
+        return ControlOrigin(runner.server)
+
+    async def _listen_for_metrics(self, stack: contextlib.AsyncExitStack, port: int) -> tuple[str, int]:
+        runner = web.AppRunner(metrics_app(self.registry.render), access_log=None)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, self.config.prometheus_host or self.config.host, port)
+        await site.start()
+        address = runner.addresses[0]
+        return address[0], address[1]
+
+
+def _not_ready(exchange: Exchange) -> None:
+    raise RuntimeError(f"{exchange.head.path!r} was asked for before the routes were set")
+
+
+def _workers(config: RouterConfig) -> list[Worker]:
+    """Return the workers of the config, not known to be healthy yet."""
+    workers = [Worker(url, is_healthy=False) for url in config.worker_urls]
+    for prefill in config.pd.prefill:
+        labels = {} if prefill.bootstrap_port is None else {BOOTSTRAP_PORT: str(prefill.bootstrap_port)}
+        workers.append(Worker(prefill.url, role=WorkerRole.PREFILL, labels=labels, is_healthy=False))
+    workers += [Worker(url, role=WorkerRole.DECODE, is_healthy=False) for url in config.pd.decode]
+    return workers
+
+
+def _downstream_limits(config: RouterConfig) -> DownstreamLimits:
+    limits = config.limits
+    return DownstreamLimits(
+        max_head_bytes=limits.max_head_bytes,
+        max_body_bytes=limits.max_body_bytes,
+        head_timeout_s=limits.head_timeout_s,
+        body_timeout_s=limits.body_timeout_s,
+        keep_alive_timeout_s=limits.keep_alive_timeout_s,
+        request_timeout_s=limits.request_timeout_s,
+    )
+
+
+def _upstream_limits(config: RouterConfig) -> UpstreamLimits:
+    limits = config.limits
+    return UpstreamLimits(connect_timeout_s=limits.connect_timeout_s, idle_timeout_s=limits.upstream_idle_timeout_s)
+
+
+def _is_path_of(app: web.Application) -> Callable[[bytes], bool]:
+    """Return whether a path belongs to the control plane, its own by name and what lies below `/v1/models/`."""
+    names = [resource.canonical.encode() for resource in app.router.resources()]
+    exact = frozenset(name for name in names if b"{" not in name)
+    below = tuple(name.partition(b"{")[0] for name in names if b"{" in name)
+    return lambda path: path in exact or path.startswith(below)
