@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any, Protocol
 
 from router_core.contract.worker import Worker
+from router_core.fleet.background import BackgroundTasks
 from router_core.fleet.engine_client import EngineReplyError
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class HealthChecker:
         self._on_change = on_change
         self._register = register
         self._watches: dict[str, _Watch] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(log, "a worker is no longer checked, its health stays as it is")
         self._first_round: set[_Watch] = set()
         self._settled = asyncio.Event()
         self._is_running = False
@@ -125,10 +126,7 @@ class HealthChecker:
         """End all checks; returns when none is left running."""
         self._is_running = False
         self._watches.clear()
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
 
     async def settled(self) -> None:
         """Wait until every worker that was there at `start` has been checked once, or has left."""
@@ -143,7 +141,7 @@ class HealthChecker:
     def _add(self, worker: Worker) -> None:
         if self._is_running and worker.url not in self._watches:
             watch = self._watches[worker.url] = _Watch(worker)
-            watch.task = self._keep(self._follow(watch))
+            watch.task = self._tasks.start(self._follow(watch))
 
     def _remove(self, worker: Worker) -> None:
         watch = self._watches.pop(worker.url, None)
@@ -200,18 +198,6 @@ class HealthChecker:
     def _note_settled(self) -> None:
         if self._is_running and not self._first_round:
             self._settled.set()
-
-    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` as a task that is referenced until it ends, and whose failure is heard of."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a worker is no longer checked, its health stays as it is", exc_info=error)
 
 
 class _Watch:

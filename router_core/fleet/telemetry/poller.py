@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from router_core.contract.worker import EngineTelemetry, Worker, assign
+from router_core.fleet.background import BackgroundTasks
 from router_core.fleet.engine_client import EngineReplyError
 from router_core.fleet.telemetry.reading import Reading
 from router_core.fleet.telemetry.sources import SOURCES, Source
@@ -95,7 +96,7 @@ class TelemetryPoller:
         self._now = now
         self._stale_after_s = _STALE_INTERVALS * interval_s + timeout_s if stale_after_s is None else stale_after_s
         self._engines: dict[str, _Engine] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(log, "an engine's load is no longer polled")
         self._is_running = False
         self._is_subscribed = False
 
@@ -113,10 +114,7 @@ class TelemetryPoller:
     async def stop(self) -> None:
         """End all polls and forget all readings; returns when none is left running."""
         self._is_running = False
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
         for engine in self._engines.values():
             for worker in engine.workers.values():
                 assign(worker, engine=None)
@@ -137,7 +135,7 @@ class TelemetryPoller:
         engine = self._engines.get(worker.base_url)
         if engine is None:
             engine = self._engines[worker.base_url] = _Engine(worker.base_url)
-            engine.task = self._keep(self._follow(engine))
+            engine.task = self._tasks.start(self._follow(engine))
         engine.workers[worker.url] = worker
         engine.failures[worker.url] = 0
 
@@ -220,18 +218,6 @@ class TelemetryPoller:
         for worker in engine.workers.values():
             if worker.engine is not None and worker.engine.age(now) > self._stale_after_s:
                 assign(worker, engine=None)
-
-    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` as a task that is referenced until it ends, and whose failure is heard of."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("an engine's load is no longer polled", exc_info=error)
 
 
 class _Engine:
