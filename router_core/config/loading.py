@@ -13,8 +13,7 @@ from pydantic_core import ErrorDetails
 from router_core.config.fields import iter_fields
 from router_core.config.schema import DEFAULT_POLICY, PluginSelection, PrefillWorker, RouterConfig
 from router_core.config.sources import CONFIG_VARIABLE, Setting, from_environment, from_file, from_flags
-from router_core.config.values import shown
-from router_core.contract.errors import StartupError
+from router_core.contract.errors import StartupError, shown
 
 Location = tuple[int | str, ...]
 

@@ -26,8 +26,8 @@ from router_core.config.values import (
     request_path,
     single_word,
     split_words,
-    worker_url,
 )
+from router_core.contract.worker_url import worker_url
 
 DEFAULT_POLICY = "cache_aware"
 

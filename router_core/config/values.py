@@ -2,45 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
-_DEFAULT_PORTS: Mapping[str, int] = {"http": 80, "https": 443}
-_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
-
-
-def worker_url(text: str) -> str:
-    """Return a worker's URL in its one spelling: scheme and host in lower case, no default port, no trailing slash.
-
-    Raises:
-        ValueError: If it is not `http://HOST[:PORT]` or `https://HOST[:PORT]`.
-    """
-    if "@" in text:  # first, so that no password gets into a message
-        raise ValueError("a worker's URL holds no user, password or '@'; write http://HOST:PORT")
-    if "://" not in text:
-        raise ValueError(f"{shown(text)} lacks http:// or https://; write {shown('http://' + text)}")
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise ValueError(f"{shown(text)} is not a URL ({error}); write http://HOST:PORT") from error
-    if parts.scheme not in _DEFAULT_PORTS:
-        raise ValueError(f"{shown(text)} is neither http nor https; write http://HOST:PORT")
-    if not _is_host(host) or re.search(r"\s", text):
-        raise ValueError(f"{shown(text)} names no valid host; write http://HOST:PORT")
-    if port == 0 or parts.netloc.endswith(":"):
-        raise ValueError(f"{shown(text)} has no usable port; give the port the worker listens on")
-    authority = f"[{host}]" if ":" in host else host
-    if port not in (None, _DEFAULT_PORTS[parts.scheme]):
-        authority = f"{authority}:{port}"
-    url = f"{parts.scheme}://{authority}"
-    if parts.path not in ("", "/") or "?" in text or "#" in text:
-        raise ValueError(f"{shown(text)} has more than host and port; write {shown(url)}, the path is the client's")
-    return url
+from router_core.contract.errors import shown
 
 
 def distinct(urls: tuple[str, ...]) -> tuple[str, ...]:
@@ -111,19 +77,3 @@ def request_path(value: str) -> str:
     if not re.fullmatch(r"/[!-\"$-~]*", value):
         raise ValueError(f"{shown(value)} is not a path; begin it with '/', without spaces or '#'")
     return value
-
-
-def shown(value: object) -> str:
-    """Return a value as it stands in a message: quoted if it is text, cut if it is long."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _is_host(host: str) -> bool:
-    if ":" not in host:
-        return _HOST_NAME.fullmatch(host) is not None
-    try:
-        ipaddress.IPv6Address(host)
-    except ValueError:
-        return False
-    return True

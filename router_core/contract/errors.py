@@ -1,4 +1,4 @@
-"""The named errors. Few and flat; every message says thing, place and remedy in one sentence."""
+"""The named errors. Few and flat; every message says thing, place and remedy in one sentence, values as `shown`."""
 
 from __future__ import annotations
 
@@ -39,3 +39,9 @@ class UndeclaredNeedError(Exception):
     def __init__(self, need: str) -> None:
         self.need = need
         super().__init__(f"request.{need} is not declared: add it to the policy class, needs = frozenset({{{need!r}}})")
+
+
+def shown(value: object) -> str:
+    """Return a value as it stands in a message: quoted if it is text, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

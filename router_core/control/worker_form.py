@@ -20,8 +20,8 @@ from pydantic import (
 )
 
 from router_core.contract.worker import Worker, WorkerRole
+from router_core.contract.worker_url import worker_url
 from router_core.fleet.membership.roster import BOOTSTRAP_PORT_LABEL
-from router_core.fleet.membership.urls import normalize_worker_url
 
 PRIORITY_LABEL = "priority"
 COST_LABEL = "cost"
@@ -63,7 +63,7 @@ class WorkerForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: Annotated[str, AfterValidator(normalize_worker_url)] | None = None
+    url: Annotated[str, AfterValidator(worker_url)] | None = None
     role: WorkerRole = Field(WorkerRole.REGULAR, validation_alias=AliasChoices("worker_type", "role"))
     model_id: str | None = None
     models: tuple[str, ...] = ()

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 from aiohttp import web
 
 from router_core.contract.worker import Worker, WorkerRole
+from router_core.contract.worker_url import worker_url
 from router_core.control.health import json_response
 from router_core.control.worker_form import FormError, WorkerForm, read_form
 from router_core.control.worker_info import worker_info
 from router_core.fleet.membership.roster import BOOTSTRAP_PORT_LABEL
-from router_core.fleet.membership.urls import normalize_worker_url
 from router_core.fleet.registry import AlreadyRegisteredError, Registration, WorkerRegistry
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class WorkerAdmin:
         name = request.match_info["id"]
         if "://" in name:
             try:
-                return self._registry.at(normalize_worker_url(name)) or _not_found(name)
+                return self._registry.at(worker_url(name)) or _not_found(name)
             except ValueError as error:
                 return _bad_request(str(error))
         if not _is_uuid(name):
@@ -181,7 +181,7 @@ _ROLES = (WorkerRole.PREFILL, WorkerRole.DECODE, WorkerRole.REGULAR)
 
 def _url_in_query(request: web.Request) -> str:
     try:
-        return normalize_worker_url(request.query["url"])
+        return worker_url(request.query["url"])
     except KeyError:
         raise FormError(f"the query lacks url; write {request.path}?url=http://HOST:PORT") from None
     except ValueError as error:

@@ -93,7 +93,7 @@ async def test_who_is_not_there_is_an_error_with_a_code(method, name, status, co
         (b"{}", "url: is missing"),
         (b'{"url": null}', "url: is missing"),
         (b'{"url": 7}', "url: "),
-        (b'{"url": "a:8000"}', "neither http"),
+        (b'{"url": "a:8000"}', "lacks http"),
         (b'{"url": "http://user:secret@a"}', "no user, password"),
         (b'{"url": "http://a/v1"}', "more than host and port"),
         (b'{"url": "http://a", "worker_type": "chief"}', "worker_type: "),

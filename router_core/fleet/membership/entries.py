@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_
 from router_core.contract.membership import WorkerSpec
 from router_core.contract.policy import PolicyConfig
 from router_core.contract.worker import WorkerRole
-from router_core.fleet.membership.urls import normalize_worker_url
+from router_core.contract.worker_url import worker_url
 
 PortNumber = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
@@ -19,7 +19,7 @@ PortNumber = Annotated[int, Field(strict=True, ge=1, le=65535)]
 class WorkerEntry(PolicyConfig):
     """One worker. A plain string in place of it means the url."""
 
-    url: Annotated[str, AfterValidator(normalize_worker_url)]
+    url: Annotated[str, AfterValidator(worker_url)]
     """Base URL of the worker, `http://HOST:PORT`."""
 
     role: WorkerRole = WorkerRole.REGULAR

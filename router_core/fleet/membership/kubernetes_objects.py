@@ -14,7 +14,7 @@ from typing import Any
 
 from router_core.contract.membership import WorkerSpec
 from router_core.contract.worker import WorkerRole
-from router_core.fleet.membership.urls import make_worker_url, normalize_worker_url
+from router_core.contract.worker_url import make_worker_url, worker_url
 
 NAMESPACE_LABEL = "k8s.namespace.name"
 POD_LABEL = "k8s.pod.name"
@@ -125,7 +125,7 @@ def _worker(
     address: str, port: int, metadata: _Object, identity: Mapping[str, object], rules: WorkerRules
 ) -> WorkerSpec:
     try:
-        url = normalize_worker_url(make_worker_url(address, port))
+        url = worker_url(make_worker_url(address, port))
     except ValueError as error:
         raise UnusableObjectError(f"its address {address!r} is none: {error}") from error
     own_labels, annotations = _mapping(metadata, "labels"), _mapping(metadata, "annotations")

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from router_core.contract.membership import Report, WorkerSpec
 from router_core.contract.worker import Worker
-from router_core.fleet.membership.urls import normalize_worker_url
+from router_core.contract.worker_url import worker_url
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class Roster:
                 listed[spec.url] = spec
                 continue
             try:
-                url = normalize_worker_url(spec.url)
+                url = worker_url(spec.url)
             except ValueError as error:
                 complaints.add(f"{source}: a worker is skipped: {error}")
                 continue

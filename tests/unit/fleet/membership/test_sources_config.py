@@ -5,31 +5,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from router_core.config.values import worker_url
 from router_core.contract.worker import WorkerRole
 from router_core.fleet.membership.entries import worker_entries
 from router_core.fleet.membership.kubernetes import KubernetesMembership
 from router_core.fleet.membership.static import StaticMembership
-from router_core.fleet.membership.urls import normalize_worker_url
 
 
 def kubernetes(**options: Any) -> KubernetesMembership.Config:
     return KubernetesMembership.Config.model_validate(options)
-
-
-@pytest.mark.parametrize("url", ["HTTP://A.example:80/", "https://a:443", "http://[FD00::1]:8000", "http://a_b:1/"])
-def test_a_url_is_spelled_as_in_the_routers_config(url: str):
-    assert normalize_worker_url(url) == worker_url(url)
-
-
-@pytest.mark.parametrize(
-    "url", ["", "a", "a:1", "http://", "ftp://a", "http://a:0", "http://a:", "http://a:99999", "http://a/v1", "http://a?",
-            "http://a b", "http://u@a", "http://[::g]", "//a"]
-)  # fmt: skip
-def test_what_is_no_url_is_refused_as_in_the_routers_config(url: str):
-    for check in (normalize_worker_url, worker_url):
-        with pytest.raises(ValueError):
-            check(url)
 
 
 def test_a_worker_is_a_url_or_a_mapping():
@@ -51,6 +34,7 @@ def test_a_worker_is_a_url_or_a_mapping():
         ([{"url": "http://a:1", "bootstrap_port": 1}], "only a prefill worker has a bootstrap_port"),
         ([{"url": "http://a:1", "role": "prefill", "bootstrap_port": True}], "valid integer"),
         ([3], "should be a valid dictionary"),
+        (["http://a/v1"], "has more than host and port"),
     ],
 )
 def test_a_wrong_list_of_workers_is_refused(workers: object, sentence: str):
