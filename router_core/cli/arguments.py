@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from router_core.contract.errors import StartupError
+
 _FORMS: dict[str, dict[str, Any]] = {  # Any: what argparse takes
     "--worker-urls": {"nargs": "+", "action": "extend", "metavar": "URL"},
     "--policy": {"metavar": "NAME"},
@@ -38,11 +40,22 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     for field in iter_fields():
         if field.flag is None:
             continue
-        form = _FORMS.get(field.flag, {"metavar": field.path.rpartition("_")[2].upper()})
+        form = {"action": _Once} | _FORMS.get(field.flag, {"metavar": field.path.rpartition("_")[2].upper()})
         takes = f"{field.expects}; " if field.expects.startswith(("a whole number", "one of")) else ""
         default = "" if field.default in (None, [], {}, False) else f"default: {_plain(field.default)}; "
         text = f"{field.description.replace('`', '')} ({takes}{default}environment: {field.variable})"
         parser.add_argument(field.flag, help=text.replace("%", "%%"), **form)
+
+
+class _Once(argparse.Action):
+    """A flag with one value: given twice, nobody knows which of them was meant."""
+
+    # Any: a flag's value, as argparse has it
+    def __call__(self, _: object, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
+        first = getattr(namespace, self.dest, values)
+        if first != values:
+            raise StartupError([f"{option_string} {values}: contradicts {option_string} {first}; give one of them"])
+        setattr(namespace, self.dest, values)
 
 
 def unknown_arguments(unknown: Iterable[str], parser: argparse.ArgumentParser) -> list[str]:

@@ -23,6 +23,7 @@ HOST = "127.0.0.1"
 MODEL = "simulated-model"
 QUESTION = "Which worker answers me, and why?"
 
+_LAST_PORT = 65535
 _READY_S = 10.0
 _ANSWER_S = 60.0
 
@@ -45,6 +46,8 @@ def run(parsed: argparse.Namespace) -> int:
     """
     if parsed.workers < 1:
         raise StartupError([f"--workers: {parsed.workers} is too few; give at least 1"])
+    if not 0 <= parsed.port <= _LAST_PORT:
+        raise StartupError([f"--port: {parsed.port} is no port; give a whole number from 0 to {_LAST_PORT}"])
     _check_port(parsed.port)
     uvloop.run(_demonstrate(parsed))
     return 0
@@ -178,6 +181,6 @@ def _check_port(port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+        except OSError as error:
+            reason = error.strerror or str(error)
             raise StartupError([f"--port: cannot listen on {HOST}:{port}: {reason}; choose another port"]) from error

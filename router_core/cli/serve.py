@@ -12,7 +12,6 @@ import uvloop
 from router_core.cli.addresses import ANYWHERE, LOOPBACK
 from router_core.cli.router_server import RouterServer
 from router_core.config import RouterConfig
-from router_core.contract.errors import StartupError
 from router_core.observability.logs import configure_logging
 
 _log = logging.getLogger(__name__)
@@ -24,10 +23,6 @@ def run_server(config: RouterConfig) -> int:
     Raises:
         StartupError: If it cannot start.
     """
-    if not config.worker_urls and not config.membership and not config.pd.is_on:
-        raise StartupError(
-            ["worker_urls: no worker is named; give --worker-urls http://HOST:PORT ... or worker_urls in the config"]
-        )
     configure_logging(config.log_level)
     server = RouterServer(config)
     uvloop.run(_serve(server))

@@ -8,45 +8,27 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from router_core.config.section import Bytes, Count, LogLevel, Port, Seconds, Section, Word, WorkerUrl, WorkerUrls
 from router_core.config.values import (
     distinct,
-    log_level,
     not_bool,
     prefill_worker,
     prefill_workers,
     request_path,
-    single_word,
     split_words,
 )
-from router_core.contract.worker_url import worker_url
 
 DEFAULT_POLICY = "cache_aware"
 
 
-Word = Annotated[str, AfterValidator(single_word)]
-WorkerUrl = Annotated[str, AfterValidator(worker_url)]
-WorkerUrls = Annotated[tuple[WorkerUrl, ...], BeforeValidator(split_words), AfterValidator(distinct)]
-Port = Annotated[int, Field(ge=0, le=65535), BeforeValidator(not_bool)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(not_bool)]
-Bytes = Annotated[int, Field(ge=1024), BeforeValidator(not_bool)]
-Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False), BeforeValidator(not_bool)]
-LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(log_level)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
-
-
-class PluginSelection(_Section):
+class PluginSelection(Section):
     """Which plugin, with which options. A plain string in place of it means the name."""
 
     name: Word
@@ -83,7 +65,7 @@ class PolicySelection(PluginSelection):
     """End the process, for its supervisor to restart, when a hook does not return."""
 
 
-class HealthConfig(_Section):
+class HealthConfig(Section):
     """How workers are checked."""
 
     endpoint: Annotated[str, AfterValidator(request_path)] = "/health"
@@ -102,7 +84,7 @@ class HealthConfig(_Section):
     """Passed checks in a row after which it gets requests again."""
 
 
-class TelemetryConfig(_Section):
+class TelemetryConfig(Section):
     """How engines are asked for their load. They are asked only if the policy needs it."""
 
     interval_s: Seconds = 5
@@ -112,7 +94,7 @@ class TelemetryConfig(_Section):
     """Seconds after which a question without an answer has failed."""
 
 
-class LimitsConfig(_Section):
+class LimitsConfig(Section):
     """What a client or a worker may take of the router."""
 
     max_head_bytes: Bytes = 65536
@@ -143,7 +125,7 @@ class LimitsConfig(_Section):
     """Seconds running requests have to finish after the router was told to stop; 0 ends them at once."""
 
 
-class PrefillWorker(_Section):
+class PrefillWorker(Section):
     """A prefill worker. A plain URL, or `[URL, PORT]`, in place of it will do."""
 
     url: WorkerUrl
@@ -158,7 +140,7 @@ class PrefillWorker(_Section):
         return prefill_worker(value)
 
 
-class PdConfig(_Section):
+class PdConfig(Section):
     """Prefill/decode disaggregation: one request on two workers. It is on as soon as its workers are named."""
 
     enabled: bool = False
@@ -191,7 +173,7 @@ class PdConfig(_Section):
         return self
 
 
-class RouterConfig(_Section):
+class RouterConfig(Section):
     """All settings of the router."""
 
     host: Word = "0.0.0.0"  # noqa: S104 - a router is there to be reached

@@ -297,7 +297,8 @@ class Downstream(asyncio.Protocol):
             piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._body.append(piece)
             self._body_bytes += len(piece)
-        if self._body_bytes > self._server.limits.max_body_bytes:
+        # A chunk that is announced too large is refused before it comes.
+        if self._body_bytes + self._framing.left > self._server.limits.max_body_bytes:
             raise BadRequestError(413, f"the request's body is over {self._server.limits.max_body_bytes} bytes")
         if end < 0:
             self.deadline = self._server.now() + self._server.limits.body_timeout_s

@@ -26,24 +26,28 @@ class FramingError(Exception):
 
 
 class SizedBody:
-    """A body of a known length (Content-Length)."""
+    """A body of a known length (Content-Length).
 
-    __slots__ = ("_left",)
+    Attributes:
+        left: Bytes of it still to come.
+    """
+
+    __slots__ = ("left",)
 
     def __init__(self, size: int) -> None:
-        self._left = size
+        self.left = size
 
     def feed(self, data: bytes, sink: list[bytes] | None = None) -> int:
         """Take the next bytes; see the module's docstring."""
-        left = self._left
+        left = self.left
         if len(data) < left:
-            self._left = left - len(data)
+            self.left = left - len(data)
             if sink is not None:
                 sink.append(data)
             return -1
         if sink is not None and left:
             sink.append(data if len(data) == left else data[:left])
-        self._left = 0
+        self.left = 0
         return left
 
 
@@ -60,12 +64,16 @@ class UntilCloseBody:
 
 
 class ChunkedBody:
-    """A body in chunked transfer coding (RFC 9112, section 7.1)."""
+    """A body in chunked transfer coding (RFC 9112, section 7.1).
 
-    __slots__ = ("_extension_bytes", "_in_trailer", "_left", "_line", "_size_known", "_trailer_bytes")
+    Attributes:
+        left: Bytes still to come of the chunk whose size was read last.
+    """
+
+    __slots__ = ("_extension_bytes", "_in_trailer", "left", "_line", "_size_known", "_trailer_bytes")
 
     def __init__(self) -> None:
-        self._left = 0  # payload bytes of the current chunk still to come
+        self.left = 0
         self._size_known = False  # inside a chunk: payload, then the CRLF that closes it
         self._line = b""  # a line cut off by the end of the last read
         self._in_trailer = False
@@ -81,7 +89,7 @@ class ChunkedBody:
         position, length = 0, len(data)
         while position < length:
             if self._size_known:
-                end = position + self._left
+                end = position + self.left
                 # 1. The chunk and its CRLF are all here.
                 if end + 2 <= length and not self._line:
                     if data[end : end + 2] != _CRLF:
@@ -89,18 +97,19 @@ class ChunkedBody:
                     if sink is not None:
                         sink.append(data[position:end])
                     position = end + 2
+                    self.left = 0
                     self._size_known = False
                     continue
                 # 2. Some of the payload is still to come.
                 if end >= length:
                     if sink is not None:
                         sink.append(data[position:])
-                    self._left = end - length
+                    self.left = end - length
                     return -1
                 # 3. The payload is whole, its CRLF is cut in two.
-                if sink is not None and self._left:
+                if sink is not None and self.left:
                     sink.append(data[position:end])
-                self._left = 0
+                self.left = 0
                 crlf = self._line + data[end : end + 2 - len(self._line)]
                 if not _CRLF.startswith(crlf):
                     raise FramingError("a chunk does not end where its size says")
@@ -162,7 +171,7 @@ class ChunkedBody:
                 raise FramingError("chunk extensions are too long")
             size = int(match[1], 16)
         if size:
-            self._left = size
+            self.left = size
             self._size_known = True
         else:
             self._in_trailer = True

@@ -63,6 +63,8 @@ def test_a_missing_config_file_is_refused(router_core):
         (["xyz"], "xyz: unknown command; give one of serve, policies, demo"),
         ([], "a command is missing; give one of serve, policies, demo"),
         (["--prot"], "--prot: unknown flag; see router-core --help"),
+        (["serve", "--policy", "a", "--policy", "b"], "--policy b: contradicts --policy a; give one of them"),
+        (["demo", "--port", "99999"], "--port: 99999 is no port; give a whole number from 0 to 65535"),
     ],
 )
 def test_a_mistyped_command_line_is_refused_with_the_nearest_name(capsys, arguments, sentence):

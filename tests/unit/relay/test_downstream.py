@@ -166,12 +166,12 @@ def test_a_chunked_body_over_the_limit_is_refused_as_soon_as_it_is():
     assert (client.statuses, client.exchanges) == ([413], [])
 
 
-def test_a_declared_chunk_does_not_count_before_it_comes():
+def test_a_chunk_announced_over_the_limit_is_refused_before_it_comes():
     client = FakeClient(max_body_bytes=10)
-    client.send(chunked().removesuffix(b"0\r\n\r\n") + b"ffffffffffffffff\r\n" + b"x" * 10)
+    client.send(chunked().removesuffix(b"0\r\n\r\n") + b"4\r\nxxxx\r\n")
     assert client.statuses == []
-    client.send(b"x")
-    assert client.statuses == [413]
+    client.send(b"ffffffffffffffff\r\n")
+    assert (client.statuses, client.exchanges) == ([413], [])
 
 
 def test_bodies_as_large_as_the_limit_are_served():
