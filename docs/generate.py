@@ -160,7 +160,7 @@ def exposed() -> Iterator[tuple[Metric, str, list[str]]]:
     logging.disable(logging.NOTSET)
     registry.add_sampler(worker_sampler("default", lambda: [make_worker()]))
     registry.add_sampler(telemetry_sampler("default", lambda: {"http://worker-0": Freshness(1.0, 0)}))
-    registry.add_sampler(policy_sampler("default", _FaultyPolicy(), "in-house"))
+    registry.add_sampler(policy_sampler("default", _FaultyPolicy))
     registry.add_sampler(
         traffic_sampler(
             connections=lambda: 1,
@@ -176,6 +176,7 @@ def exposed() -> Iterator[tuple[Metric, str, list[str]]]:
 
 class _FaultyPolicy:
     name = "my_policy"
+    source = "in-house"
     faults = {("my_policy", "raised"): 1}  # noqa: RUF012  # nobody changes it
     is_quarantined = True
     decision_count = 1

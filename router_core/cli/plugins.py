@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from router_core.config import PluginSelection, RouterConfig
+from router_core.config import PluginSelection, PoolSettings, RouterConfig
 from router_core.contract.errors import StartupError
 from router_core.fleet.membership.supervisor import NamedSource
 from router_core.plugin_host.discovery import (
@@ -30,50 +30,50 @@ from router_core.traffic.pd.protocol import PairProtocol
 _GROUPS: Mapping[PluginKind, str] = {"policy": POLICY_GROUP, "wrapper": WRAPPER_GROUP, "observer": OBSERVER_GROUP}
 
 
-def build_manager(config: RouterConfig) -> PolicyManager | PairManager:
-    """Load and build the policy, or one for each side of a prefill/decode pool, the wrappers and the observers.
+def build_manager(settings: PoolSettings) -> PolicyManager | PairManager:
+    """Load and build a pool's policy, or one for each side of a prefill/decode pool, the wrappers and the observers.
 
     Raises:
         StartupError: With one sentence for each problem of any of them.
     """
     problems: list[str] = []
-    observers = _build_all(config.observers, "observers", "observer", config.app_dir, problems)
-    watchdog = Watchdog(exit_process=config.policy.exit_on_hang)
-    if config.prefill_policy is None and config.decode_policy is None:
+    observers = _build_all(settings.observers, "observers", "observer", settings.app_dir, problems)
+    watchdog = Watchdog(exit_process=settings.policy.exit_on_hang)
+    if settings.prefill_policy is None and settings.decode_policy is None:
         manager = _manager(
-            config,
-            config.policy,
+            settings,
+            settings.policy,
             "policy",
             problems,
             watchdog=watchdog,
             observers=observers,
-            needs_pair=config.pd.is_on,
+            needs_pair=settings.pd.is_on,
         )
         if manager is None or problems:
             raise StartupError(problems)
         return manager
     sides = [
-        _manager(config, chosen or config.policy, where if chosen else "policy", problems, watchdog=watchdog)
-        for chosen, where in ((config.prefill_policy, "prefill_policy"), (config.decode_policy, "decode_policy"))
+        _manager(settings, chosen or settings.policy, where if chosen else "policy", problems, watchdog=watchdog)
+        for chosen, where in ((settings.prefill_policy, "prefill_policy"), (settings.decode_policy, "decode_policy"))
     ]
     if sides[0] is None or sides[1] is None or problems:
         raise StartupError(dict.fromkeys(problems))
     return PairManager(sides[0], sides[1], observers=observers, watchdog=watchdog)
 
 
-def build_pd_protocol(config: RouterConfig) -> PairProtocol:
-    """Load and build the prefill/decode protocol.
+def build_pd_protocol(settings: PoolSettings) -> PairProtocol:
+    """Load and build a pool's prefill/decode protocol.
 
     Raises:
         StartupError: It is not installed, or its options do not fit.
     """
-    loaded = load_policy(config.pd.protocol, group=PD_PROTOCOL_GROUP, app_dir=config.app_dir)
+    loaded = load_policy(settings.pd.protocol, group=PD_PROTOCOL_GROUP, app_dir=settings.app_dir)
     # A class that lacks a method of the protocol's fails at the first request; typing it is its author's business.
-    return cast("PairProtocol", build_protocol(loaded, config.pd.options, where="pd"))
+    return cast("PairProtocol", build_protocol(loaded, settings.pd.options, where=f"{settings.place}pd"))
 
 
 def _manager(
-    config: RouterConfig,
+    settings: PoolSettings,
     chosen: PluginSelection,
     where: str,
     problems: list[str],
@@ -82,12 +82,13 @@ def _manager(
     observers: Sequence[tuple[str, object]] = (),
     needs_pair: bool = False,
 ) -> PolicyManager | None:
-    policy = _build(chosen, where, "policy", config.app_dir, problems, needs_pair=needs_pair)
-    wrappers = _build_all(config.wrappers, "wrappers", "wrapper", config.app_dir, problems)
+    place, app_dir = settings.place, settings.app_dir
+    policy = _build(chosen, f"{place}{where}", "policy", app_dir, problems, needs_pair=needs_pair)
+    wrappers = _build_all(settings.wrappers, f"{place}wrappers", "wrapper", app_dir, problems)
     if policy is None or problems:
         return None
     loaded, instance = policy
-    limits = config.policy
+    limits = settings.policy
     return PolicyManager(
         instance,
         name=chosen.name,

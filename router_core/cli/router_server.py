@@ -1,4 +1,4 @@
-"""The router, put together: the only place where every part meets every other."""
+"""The router, put together: the only place where every part meets every other. One pool's parts are in `ServedPool`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from collections.abc import Callable
 from aiohttp import web
 
 from router_core.cli.addresses import is_own_address, listening, refuse_own_address, url_of
-from router_core.cli.plugins import build_manager, build_pd_protocol, build_sources
-from router_core.config import RouterConfig
-from router_core.contract.worker import Worker, WorkerRole
+from router_core.cli.plugins import build_sources
+from router_core.cli.served_pool import ServedPool
+from router_core.cli.static_workers import static_workers
+from router_core.config import RouterConfig, pools_of
+from router_core.contract.worker import Worker
 from router_core.control.app import create_control_app
 from router_core.control.metrics import metrics_app
 from router_core.fleet.engine_client import EngineClient
@@ -26,20 +28,18 @@ from router_core.fleet.registration import Registrar
 from router_core.fleet.registry import WorkerRegistry
 from router_core.fleet.telemetry.poller import TelemetryPoller
 from router_core.observability.registry import MetricsRegistry
-from router_core.observability.samplers import policy_sampler, telemetry_sampler, traffic_sampler, worker_sampler
-from router_core.plugin_host.context import LivePoolContext
+from router_core.observability.samplers import telemetry_sampler, traffic_sampler
+from router_core.plugin_host.manager import PolicyManager
+from router_core.plugin_host.pair import PairManager
 from router_core.relay.control_origin import ControlOrigin
 from router_core.relay.exchange import Destination, Exchange
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
-from router_core.traffic.dispatcher import Dispatcher
-from router_core.traffic.pd.pair_dispatcher import PairDispatcher
-from router_core.traffic.pd.protocol import BOOTSTRAP_PORT
 from router_core.traffic.ranks import RankPassing
 from router_core.traffic.routes import INFERENCE_PATHS, Routes
+from router_core.traffic.shared import SharedTraffic
 
 _log = logging.getLogger(__name__)
-_POOL = "default"
 
 
 class RouterServer:
@@ -47,9 +47,10 @@ class RouterServer:
 
     Attributes:
         config: The settings it runs with.
-        pool: Its workers.
-        registrations: The addresses they have.
-        policy: Its policy and observers.
+        pool: All its workers.
+        pools: Its pools, each with some of the workers and a policy.
+        registrations: The addresses the workers have.
+        registry: Its metrics.
     """
 
     def __init__(self, config: RouterConfig) -> None:
@@ -59,12 +60,11 @@ class RouterServer:
             StartupError: With one sentence for each problem.
         """
         self.config = config
-        self.policy = build_manager(config)
-        self._sources = build_sources(config)
-        self._pd_protocol = build_pd_protocol(config) if config.pd.is_on else None
-        self.pool = WorkerPool(_POOL)
-        self.registrations = WorkerRegistry(self.pool, wall_clock=time.time)
         self.registry = MetricsRegistry()
+        self.pool = WorkerPool()
+        self.registrations = WorkerRegistry(self.pool, wall_clock=time.time)
+        self.pools = tuple(ServedPool(settings, self.pool, self.registry) for settings in pools_of(config))
+        self._sources = build_sources(config)
         self._started = contextlib.AsyncExitStack()
         self._address = ("", 0)
         self._metrics_address: tuple[str, int] | None = None
@@ -79,6 +79,11 @@ class RouterServer:
     def metrics_url(self) -> str:
         """Where Prometheus scrapes."""
         return f"{url_of(*(self._metrics_address or self._address))}/metrics"
+
+    @property
+    def policy(self) -> PolicyManager | PairManager:
+        """The policy and the observers of the last pool, which the top level of the settings describes."""
+        return self.pools[-1].policy
 
     async def start(self) -> None:
         """Start the plugins, the health checks and the listeners.
@@ -102,64 +107,41 @@ class RouterServer:
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config, loop = self.config, asyncio.get_running_loop()
         client = await stack.enter_async_context(EngineClient())
-        registrar = Registrar(self.registrations, client, timeout_s=config.health.timeout_s)
-        health = HealthChecker(
-            self.pool,
-            client,
-            endpoint=config.health.endpoint,
-            interval_s=config.health.interval_s,
-            timeout_s=config.health.timeout_s,
-            failure_threshold=config.health.failure_threshold,
-            success_threshold=config.health.success_threshold,
-            random=random.Random(),  # noqa: S311  # spreads checks in time
-            on_change=self.registrations.note_health,
-            register=registrar.register if config.dp_aware else None,
-        )
-        await self.policy.start(self._make_context(loop))
-        stack.push_async_callback(self.policy.stop)
-        self.pool.subscribe(self.policy.worker_added, self.policy.worker_removed)
-        for worker in _workers(config):
+        health = self._health_checker(client)
+        for pool in self.pools:
+            await pool.start(stack, loop)
+        for worker in static_workers(config):
             self.pool.add(worker)
 
         relay = self._relay = RelayServer(
             _not_ready, limits=_downstream_limits(config), upstream_limits=_upstream_limits(config), loop=loop
         )
-        self.pool.subscribe(on_removed=self._forget_origin)
-        dispatcher = self._dispatcher(relay, loop, health)
-        app = create_control_app(
-            [self.pool],
-            fetch_models=client.fetch_models,
-            render_metrics=self.registry.render,
-            is_draining=lambda: relay.is_draining,
-            policies={_POOL: self.policy},
-            inference_paths=[path.decode() for path in sorted(INFERENCE_PATHS)],
-            registry=self.registrations,
-            is_own_address=lambda url: is_own_address(url, self._address),
-            engines=client,
-            health_endpoint=config.health.endpoint,
-        )
-        routes = Routes(
-            dispatcher,
-            await self._control(stack, app),
+        shared = SharedTraffic(
+            loop=loop,
+            now=time.monotonic,
             origin=relay.origin,
-            is_control_path=_is_path_of(app),
-            proxy_unknown_paths=config.proxy_unknown_paths,
+            on_connect_failed=health.check_now,
+            finish_draining=self.pool.finish_draining,
+            address=RankPassing(self._kind_of).address if config.dp_aware else None,
         )
+        self.pool.subscribe(on_removed=self._forget_origin)
+        self.pool.subscribe(on_removed=shared.stored_responses.forget)
+        for pool in self.pools:
+            pool.open(shared)
+        routes = await self._routes(stack, shared, client)
         relay.handle = routes.handle
-        self.registry.add_sampler(worker_sampler(_POOL, lambda: self.pool.workers))
-        self.registry.add_sampler(policy_sampler(_POOL, self.policy, self.policy.source))
         self.registry.add_sampler(
             traffic_sampler(
                 connections=lambda: len(relay.connections),
                 refusals=lambda: relay.refusals,
-                unrouted=lambda: dispatcher.unrouted,
+                unrouted=lambda: self.pools[-1].dispatcher.unrouted,
                 proxied_unknown=lambda: routes.proxied_unknown,
             )
         )
         if config.prometheus_port is not None:
             with listening("prometheus_", config.prometheus_host or config.host, config.prometheus_port):
                 self._metrics_address = await self._listen_for_metrics(stack, config.prometheus_port)
-        if "telemetry" in self.policy.needs:
+        if any("telemetry" in pool.policy.needs for pool in self.pools):
             self._start_telemetry(stack, client)
         sources = SourceSupervisor(
             self._sources,
@@ -170,12 +152,50 @@ class RouterServer:
         await sources.start()
         with listening("", config.host, config.port):
             self._address = await relay.start(config.host, config.port)
-        if isinstance(dispatcher, PairDispatcher):
-            stack.callback(dispatcher.close)  # after the relay: who left may still have a transfer to finish
+        for pool in self.pools:
+            stack.callback(pool.close)  # after the relay: who left may still have a transfer to finish
         stack.push_async_callback(relay.stop, config.limits.shutdown_grace_s)
         refuse_own_address([worker.url for worker in self.pool.workers], self._address)
         health.start()
         stack.push_async_callback(health.stop)
+
+    def _health_checker(self, client: EngineClient) -> HealthChecker:
+        health = self.config.health
+        registrar = Registrar(self.registrations, client, timeout_s=health.timeout_s)
+        return HealthChecker(
+            self.pool,
+            client,
+            endpoint=health.endpoint,
+            interval_s=health.interval_s,
+            timeout_s=health.timeout_s,
+            failure_threshold=health.failure_threshold,
+            success_threshold=health.success_threshold,
+            random=random.Random(),  # noqa: S311  # spreads checks in time
+            on_change=self.registrations.note_health,
+            register=registrar.register if self.config.dp_aware else None,
+        )
+
+    async def _routes(self, stack: contextlib.AsyncExitStack, shared: SharedTraffic, client: EngineClient) -> Routes:
+        app = create_control_app(
+            [pool.members for pool in self.pools],
+            fetch_models=client.fetch_models,
+            render_metrics=self.registry.render,
+            is_draining=lambda: self._relay.is_draining,
+            policies={pool.name: pool.policy for pool in self.pools},
+            inference_paths=[path.decode() for path in sorted(INFERENCE_PATHS)],
+            registry=self.registrations,
+            is_own_address=lambda url: is_own_address(url, self._address),
+            engines=client,
+            health_endpoint=self.config.health.endpoint,
+        )
+        return Routes(
+            self.pools[-1].dispatcher.dispatch,
+            await self._control(stack, app),
+            stored_responses=shared.stored_responses,
+            origin=shared.origin,
+            is_control_path=_is_path_of(app),
+            proxy_unknown_paths=self.config.proxy_unknown_paths,
+        )
 
     def _start_telemetry(self, stack: contextlib.AsyncExitStack, client: EngineClient) -> None:
         poller = TelemetryPoller(
@@ -186,7 +206,7 @@ class RouterServer:
             random=random.Random(),  # noqa: S311  # spreads polls in time
             now=time.monotonic,
         )
-        self.registry.add_sampler(telemetry_sampler(_POOL, poller.freshness))
+        self.registry.add_sampler(telemetry_sampler(self.pool.name, poller.freshness))
         poller.start()
         stack.push_async_callback(poller.stop)
 
@@ -198,35 +218,6 @@ class RouterServer:
         """Close idle connections to a worker that left, unless another rank of the same engine is still there."""
         if self.registrations.at(worker.base_url) is None:
             self._relay.forget_origin(worker.base_url)
-
-    def _dispatcher(self, relay: RelayServer, loop: asyncio.AbstractEventLoop, health: HealthChecker) -> Dispatcher:
-        if self._pd_protocol is None:
-            return Dispatcher(
-                self.pool,
-                self.policy,
-                origin=relay.origin,
-                now=time.monotonic,
-                on_connect_failed=health.check_now,
-                address=RankPassing(self._kind_of).address if self.config.dp_aware else None,
-            )
-        return PairDispatcher(
-            self.pool,
-            self.policy,
-            self._pd_protocol,
-            origin=relay.origin,
-            loop=loop,
-            now=time.monotonic,
-            on_connect_failed=health.check_now,
-        )
-
-    def _make_context(self, loop: asyncio.AbstractEventLoop) -> Callable[[str], LivePoolContext]:
-        seed = self.config.policy.seed
-
-        def make(plugin: str) -> LivePoolContext:
-            sink = self.registry.labelled({"pool": _POOL, "plugin": plugin})
-            return LivePoolContext(_POOL, plugin=plugin, seed=seed, scheduler=loop, sink=sink)
-
-        return make
 
     @staticmethod
     async def _control(stack: contextlib.AsyncExitStack, app: web.Application) -> Destination:
@@ -248,16 +239,6 @@ class RouterServer:
 
 def _not_ready(exchange: Exchange) -> None:
     raise RuntimeError(f"{exchange.head.path!r} was asked for before the routes were set")
-
-
-def _workers(config: RouterConfig) -> list[Worker]:
-    """Return the workers of the config, not known to be healthy yet."""
-    workers = [Worker(url, is_healthy=False) for url in config.worker_urls]
-    for prefill in config.pd.prefill:
-        labels = {} if prefill.bootstrap_port is None else {BOOTSTRAP_PORT: str(prefill.bootstrap_port)}
-        workers.append(Worker(prefill.url, role=WorkerRole.PREFILL, labels=labels, is_healthy=False))
-    workers += [Worker(url, role=WorkerRole.DECODE, is_healthy=False) for url in config.pd.decode]
-    return workers
 
 
 def _downstream_limits(config: RouterConfig) -> DownstreamLimits:

@@ -11,6 +11,7 @@ Nothing here opens a socket or knows which policies exist: options are checked b
 
 from router_core.config.fields import ConfigField, iter_fields
 from router_core.config.loading import load_config
+from router_core.config.pools import DEFAULT_POOL, PoolSettings, pools_of
 from router_core.config.schema import (
     HealthConfig,
     LimitsConfig,
@@ -23,15 +24,18 @@ from router_core.config.schema import (
 )
 
 __all__ = [
+    "DEFAULT_POOL",
     "ConfigField",
     "HealthConfig",
     "LimitsConfig",
     "PdConfig",
     "PluginSelection",
     "PolicySelection",
+    "PoolSettings",
     "PrefillWorker",
     "RouterConfig",
     "TelemetryConfig",
     "iter_fields",
     "load_config",
+    "pools_of",
 ]

@@ -22,6 +22,10 @@ class ManagedPolicy(Protocol):
         """The policy's name, as in the config."""
 
     @property
+    def source(self) -> str:
+        """Where it comes from, such as `router-policy-cache-aware 0.1.0`."""
+
+    @property
     def faults(self) -> Mapping[tuple[str, str], int]:
         """How often each plugin (policy or observer) did wrong: (plugin, kind of fault) -> times."""
 
@@ -87,19 +91,20 @@ def telemetry_sampler(pool: str, freshness: Callable[[], Mapping[str, Freshness]
     return sample
 
 
-def policy_sampler(pool: str, policy: ManagedPolicy, source: str) -> Sampler:
+def policy_sampler(pool: str, current: Callable[[], ManagedPolicy]) -> Sampler:
     """Return a sampler of one pool's policy.
 
     Args:
         pool: The pool's name.
-        policy: Its manager.
-        source: Where the policy comes from, such as `router-policy-cache-aware 0.1.0`.
+        current: Returns the manager of the policy it has now.
     """
-    labels = {"pool": pool, "policy": policy.name}
 
     def sample() -> Iterator[Sample]:
         gauge, counter, summary = MetricKind.GAUGE, MetricKind.COUNTER, MetricKind.SUMMARY
-        yield Sample("policy_info", gauge, "Which policy a pool has; always 1.", labels | {"source": source}, 1)
+        policy = current()
+        labels = {"pool": pool, "policy": policy.name}
+        info = labels | {"source": policy.source}
+        yield Sample("policy_info", gauge, "Which policy a pool has; always 1.", info, 1)
         yield Sample(
             "policy_quarantined", gauge, "1 while the fallback decides instead.", labels, int(policy.is_quarantined)
         )

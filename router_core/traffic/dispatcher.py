@@ -5,20 +5,19 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from router_core.contract.request import RoutingRequest
 from router_core.contract.worker import Worker
-from router_core.fleet.ledger import Ledger
 from router_core.fleet.pool import WorkerPool
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
-from router_core.relay.exchange import Destination, Ending, Exchange
+from router_core.relay.exchange import Ending, Exchange
 from router_core.relay.head import RequestHead
 from router_core.relay.local_answer import error_body
 from router_core.traffic.attempt import Attempt
 from router_core.traffic.body_prompt import BodyPrompt
-from router_core.traffic.stored_responses import StoredResponses
+from router_core.traffic.shared import SharedTraffic
 
 _log = logging.getLogger(__name__)
 _HEADER_NEED = "header:"
@@ -34,28 +33,20 @@ class Dispatcher:
         unrouted: Requests that no worker was picked for, by reason.
         now: Monotonic seconds.
         finish_draining: Lets a draining worker go if nothing runs on it any more; to be called after a completion.
+        origin: From a worker's address to the way there.
     """
 
-    def __init__(
-        self,
-        pool: WorkerPool,
-        policy: PolicyManager | PairManager,
-        *,
-        origin: Callable[[str], Destination],
-        now: Callable[[], float],
-        on_connect_failed: Callable[[Worker], None],
-        address: Callable[[Exchange, Worker], None] | None = None,
-    ) -> None:
+    def __init__(self, pool: WorkerPool, policy: PolicyManager | PairManager, shared: SharedTraffic) -> None:
         self.policy = policy
-        self.stored_responses = StoredResponses()
+        self.stored_responses = shared.stored_responses
         self.unrouted: dict[str, int] = {}
-        self.now = now
-        self.finish_draining = pool.finish_draining
+        self.now = shared.now
+        self.finish_draining = shared.finish_draining
+        self.origin = shared.origin
         self._pool = pool
-        self._ledger = Ledger()
-        self._origin = origin
-        self._on_connect_failed = on_connect_failed
-        self._address = address  # to a data-parallel rank
+        self._ledger = shared.ledger
+        self._on_connect_failed = shared.on_connect_failed
+        self._address = shared.address
         self._needs = policy.needs
         self._header_needs = tuple(
             (need[len(_HEADER_NEED) :], need[len(_HEADER_NEED) :].encode())
@@ -65,7 +56,6 @@ class Dispatcher:
         self._id_prefix = f"req-{secrets.token_hex(6)}-"
         self._ids = itertools.count(1)
         self._explains = _log.isEnabledFor(logging.DEBUG)  # asked once: the level does not change while we run
-        pool.subscribe(on_removed=self.stored_responses.forget)
 
     def dispatch(self, exchange: Exchange) -> None:
         """Pick a worker and send the request there, or answer why not."""
@@ -97,7 +87,7 @@ class Dispatcher:
         attempt = Attempt(self, exchange, request, self._ledger.reserve(worker, request), started=started, tried=tried)
         if self._address is not None:
             self._address(exchange, worker)
-        exchange.forward(self._origin(worker.base_url), attempt)
+        exchange.forward(self.origin(worker.base_url), attempt)
         return True
 
     def worker_failed(self, worker: Worker, ending: Ending, exchange: Exchange) -> None:

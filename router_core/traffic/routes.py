@@ -9,8 +9,8 @@ from collections.abc import Callable
 from router_core.contract.worker import Worker
 from router_core.relay.exchange import Destination, Ending, Exchange
 from router_core.relay.local_answer import error_body
-from router_core.traffic.dispatcher import Dispatcher
 from router_core.traffic.stored_responses import PREFIX as STORED_RESPONSES
+from router_core.traffic.stored_responses import StoredResponses
 
 INFERENCE_PATHS = frozenset(
     {
@@ -36,21 +36,31 @@ INFERENCE_PATHS = frozenset(
 class Routes:
     """Sends each request on its way.
 
+    Args:
+        dispatch: Takes a request that is for a worker of the policy's choice.
+        control: Answers what is for the router itself.
+        stored_responses: Which worker made which stored response.
+        origin: From a worker's address to the way there.
+        is_control_path: Tells whether the router itself answers a path.
+        proxy_unknown_paths: Whether a worker is asked on paths that nobody knows.
+
     Attributes:
         proxied_unknown: Requests on paths the router does not know that were given to a worker.
     """
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        dispatch: Callable[[Exchange], None],
         control: Destination,
         *,
+        stored_responses: StoredResponses,
         origin: Callable[[str], Destination],
         is_control_path: Callable[[bytes], bool],
         proxy_unknown_paths: bool,
     ) -> None:
         self.proxied_unknown = 0
-        self._dispatcher = dispatcher
+        self._dispatch = dispatch
+        self._stored_responses = stored_responses
         self._control = control
         self._origin = origin
         self._is_control_path = is_control_path
@@ -61,19 +71,19 @@ class Routes:
         path = exchange.head.path
         if path in INFERENCE_PATHS:
             if exchange.head.method == b"POST":
-                self._dispatcher.dispatch(exchange)
+                self._dispatch(exchange)
                 return
         elif path.startswith(STORED_RESPONSES):
             self._stored_response(exchange)
             return
         elif self._proxy_unknown_paths and not self._is_control_path(path):
             self.proxied_unknown += 1
-            self._dispatcher.dispatch(exchange)
+            self._dispatch(exchange)
             return
         exchange.forward(self._control, _DirectListener(exchange))
 
     def _stored_response(self, exchange: Exchange) -> None:
-        worker = self._dispatcher.stored_responses.find(exchange.head.path)
+        worker = self._stored_responses.find(exchange.head.path)
         if worker is None:
             body = error_body(404, "response_not_found", "No worker of this router made a response with this id.")
             exchange.respond(404, body)

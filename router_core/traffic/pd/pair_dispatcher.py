@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 from router_core.contract.request import Leg, RoutingRequest
 from router_core.contract.worker import Worker, WorkerRole
@@ -12,10 +11,10 @@ from router_core.fleet.pool import WorkerPool
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.relay.exchange import Ending, Exchange
-from router_core.relay.upstream import Origin
 from router_core.traffic.dispatcher import RESPONSES, Dispatcher, log_decision
 from router_core.traffic.pd.pair_attempt import PairAttempt
 from router_core.traffic.pd.protocol import PairProtocol
+from router_core.traffic.shared import SharedTraffic
 
 _log = logging.getLogger(__name__)
 
@@ -30,24 +29,18 @@ class PairDispatcher(Dispatcher):
 
     Attributes:
         protocol: How the two legs are worded.
-        origin: From a worker's address to the way there.
     """
 
     def __init__(
         self,
         pool: WorkerPool,
         policy: PolicyManager | PairManager,
+        shared: SharedTraffic,
         protocol: PairProtocol,
-        *,
-        origin: Callable[[str], Origin],
-        loop: asyncio.AbstractEventLoop,
-        now: Callable[[], float],
-        on_connect_failed: Callable[[Worker], None],
     ) -> None:
-        super().__init__(pool, policy, origin=origin, now=now, on_connect_failed=on_connect_failed)
+        super().__init__(pool, policy, shared)
         self.protocol = protocol
-        self.origin = origin
-        self._loop = loop
+        self._loop = shared.loop
         self._lingering: set[PairAttempt] = set()
 
     def dispatch(self, exchange: Exchange) -> None:

@@ -13,6 +13,7 @@ from router_core.observability.samplers import policy_sampler, traffic_sampler, 
 @dataclass(frozen=True)
 class FakePolicy:
     name: str = "cache_aware"
+    source: str = "router-policy-cache-aware 0.1.0"
     faults: Mapping[tuple[str, str], int] = field(default_factory=dict)
     is_quarantined: bool = False
     decision_count: int = 0
@@ -47,7 +48,7 @@ def test_two_pools_may_share_a_worker() -> None:
 def test_a_policys_faults_and_quarantine_show() -> None:
     registry = MetricsRegistry()
     faulty = FakePolicy(faults={("cache_aware", "exception"): 3, ("audit", "late"): 1}, is_quarantined=True)
-    registry.add_sampler(policy_sampler("default", faulty, "router-policy-cache-aware 0.1.0"))
+    registry.add_sampler(policy_sampler("default", lambda: faulty))
     assert {
         'router_core_policy_faults_total{kind="exception",plugin="cache_aware",pool="default"} 3.0',
         'router_core_policy_faults_total{kind="late",plugin="audit",pool="default"} 1.0',
@@ -58,7 +59,8 @@ def test_a_policys_faults_and_quarantine_show() -> None:
 
 def test_a_policys_decisions_have_count_and_time() -> None:
     registry = MetricsRegistry()
-    registry.add_sampler(policy_sampler("default", FakePolicy(decision_count=200, decision_seconds=0.5), "x"))
+    busy = FakePolicy(decision_count=200, decision_seconds=0.5)
+    registry.add_sampler(policy_sampler("default", lambda: busy))
     assert {
         'router_core_policy_decision_seconds_count{policy="cache_aware",pool="default"} 200.0',
         'router_core_policy_decision_seconds_sum{policy="cache_aware",pool="default"} 0.5',

@@ -1,0 +1,83 @@
+"""One pool, put together: its members, its policy and observers, its traffic, its figures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from router_core.cli.plugins import build_manager, build_pd_protocol
+from router_core.config import PoolSettings
+from router_core.contract.worker import Worker
+from router_core.fleet.pool import WorkerPool
+from router_core.observability.registry import MetricsRegistry
+from router_core.observability.samplers import policy_sampler, worker_sampler
+from router_core.plugin_host.context import LivePoolContext
+from router_core.traffic.dispatcher import Dispatcher
+from router_core.traffic.pd.pair_dispatcher import PairDispatcher
+from router_core.traffic.shared import SharedTraffic
+
+
+class ServedPool:
+    """What a router has once for each pool; what it has once for all of them is in `RouterServer`.
+
+    Attributes:
+        name: The pool's name, as in the config.
+        members: Its workers.
+        policy: Its policy and observers.
+        dispatcher: Its traffic; there once it is open.
+    """
+
+    dispatcher: Dispatcher
+
+    def __init__(self, settings: PoolSettings, members: WorkerPool, metrics: MetricsRegistry) -> None:
+        """Load and check the plugins; no hook is called yet.
+
+        Raises:
+            StartupError: With one sentence for each problem.
+        """
+        self.name = settings.name
+        self.members = members
+        self.policy = build_manager(settings)
+        self._settings = settings
+        self._metrics = metrics
+        self._protocol = build_pd_protocol(settings) if settings.pd.is_on else None
+
+    async def start(self, stack: contextlib.AsyncExitStack, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the plugins; they hear of workers from now on.
+
+        Raises:
+            StartupError: If one of them does not start.
+        """
+        await self.policy.start(self._make_context(loop))
+        stack.push_async_callback(self.policy.stop)
+        self.members.subscribe(self._worker_added, self._worker_removed)
+        self._metrics.add_sampler(worker_sampler(self.name, lambda: self.members.workers))
+        self._metrics.add_sampler(policy_sampler(self.name, lambda: self.policy))
+
+    def open(self, shared: SharedTraffic) -> None:
+        """Make ready to place requests."""
+        if self._protocol is None:
+            self.dispatcher = Dispatcher(self.members, self.policy, shared)
+        else:
+            self.dispatcher = PairDispatcher(self.members, self.policy, shared, self._protocol)
+
+    def close(self) -> None:
+        """Cut what still runs for clients that have left."""
+        if isinstance(self.dispatcher, PairDispatcher):
+            self.dispatcher.close()
+
+    def _worker_added(self, worker: Worker) -> None:
+        self.policy.worker_added(worker)
+
+    def _worker_removed(self, worker: Worker) -> None:
+        self.policy.worker_removed(worker)
+
+    def _make_context(self, loop: asyncio.AbstractEventLoop) -> Callable[[str], LivePoolContext]:
+        name, seed = self.name, self._settings.policy.seed
+
+        def make(plugin: str) -> LivePoolContext:
+            sink = self._metrics.labelled({"pool": name, "plugin": plugin})
+            return LivePoolContext(name, plugin=plugin, seed=seed, scheduler=loop, sink=sink)
+
+        return make
