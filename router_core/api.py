@@ -15,10 +15,13 @@
 The hooks are described in `router_core.contract.hookspecs`. Everything else under `router_core` is private to the core.
 """
 
+from router_core.contract.cache_mirror import Placement
 from router_core.contract.hookspecs import hookimpl
 from router_core.contract.membership import MembershipSource, WorkerSpec
 from router_core.contract.policy import PolicyConfig, healthy, least_loaded, rendezvous
 from router_core.contract.pool import PoolContext
+from router_core.contract.prefix import prefix_tokens
+from router_core.contract.prefix_index import PrefixIndex
 from router_core.contract.request import Leg, LiteralPrompt, OutcomeStatus, RequestOutcome, RoutingRequest
 from router_core.contract.worker import EngineTelemetry, Worker, WorkerRole
 
@@ -28,8 +31,10 @@ __all__ = [
     "LiteralPrompt",
     "MembershipSource",
     "OutcomeStatus",
+    "Placement",
     "PolicyConfig",
     "PoolContext",
+    "PrefixIndex",
     "RequestOutcome",
     "RoutingRequest",
     "Worker",
@@ -38,5 +43,6 @@ __all__ = [
     "healthy",
     "hookimpl",
     "least_loaded",
+    "prefix_tokens",
     "rendezvous",
 ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from router_core.api import LiteralPrompt, RoutingRequest, Worker, healthy, least_loaded, rendezvous
+from router_core.api import LiteralPrompt, RoutingRequest, Worker, healthy, least_loaded, prefix_tokens, rendezvous
 from router_core.contract.errors import UndeclaredNeedError
-from router_core.contract.prefix import BLOCK_BYTES
+from router_core.contract.prefix import BLOCK_BYTES, SHORT_BLOCK_BYTES, SHORT_BLOCKS
 
 
 def _workers(*loads: int) -> tuple[Worker, ...]:
@@ -62,9 +62,24 @@ def _prefix(text: str, **facts: str) -> tuple[int, ...]:
 def test_equal_beginnings_have_equal_prefix_hashes() -> None:
     shared = "a" * BLOCK_BYTES * 2
     one, two = _prefix(shared + "b" * BLOCK_BYTES), _prefix(shared + "c" * BLOCK_BYTES)
+    assert one[:-1] == two[:-1]
+    assert one[-1] != two[-1]
+    assert len(one) == SHORT_BLOCKS + 2
+    assert _prefix("a" * (2 * BLOCK_BYTES - 1)) == _prefix("a" * BLOCK_BYTES)
+
+
+def test_short_prompts_meet_in_short_blocks() -> None:
+    template = "a" * 2 * SHORT_BLOCK_BYTES
+    one, two = _prefix(template + "b" * SHORT_BLOCK_BYTES), _prefix(template + "c" * SHORT_BLOCK_BYTES)
+    assert (len(one), len(two)) == (3, 3)
     assert one[:2] == two[:2]
     assert one[2] != two[2]
-    assert _prefix("a" * (BLOCK_BYTES - 1)) == ()
+    assert _prefix("a" * (SHORT_BLOCK_BYTES - 1)) == ()
+
+
+def test_hashes_cover_the_tokens_they_are_said_to() -> None:
+    for size in (SHORT_BLOCK_BYTES, BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES, 7 * BLOCK_BYTES):
+        assert 0 <= size // 4 - prefix_tokens(len(_prefix("a" * size))) < SHORT_BLOCK_BYTES // 4
 
 
 def test_model_adapter_and_salt_keep_prefixes_apart() -> None:
@@ -79,4 +94,4 @@ def test_a_prefix_depends_on_everything_before_it() -> None:
 
 
 def test_lone_surrogates_do_not_break_hashing() -> None:
-    assert len(_prefix("\ud800" * BLOCK_BYTES)) == 3
+    assert len(_prefix("\ud800" * BLOCK_BYTES)) == SHORT_BLOCKS + 2

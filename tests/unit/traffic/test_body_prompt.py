@@ -9,6 +9,7 @@ from router_core.relay.head import RequestHead
 from router_core.traffic.body_prompt import BodyPrompt
 
 ROLE, CONTENT = "\x1e", "\x1f"
+ID_LISTS = st.lists(st.integers(0, 300), min_size=1) | st.lists(st.lists(st.integers(0, 300), min_size=1), min_size=2)
 
 
 def prompt_of(body, *lines):
@@ -205,3 +206,9 @@ def test_the_body_is_not_parsed_for_its_length():
     prompt = prompt_of(b"{" * 4000)
     assert prompt.input_tokens == 1000
     assert prompt._fields is None
+
+
+@given(st.lists(ID_LISTS, min_size=2, max_size=2, unique_by=str))
+def test_unlike_lists_of_token_ids_never_read_alike(prompts):
+    one, two = (prompt_of({"prompt": each}).text for each in prompts)
+    assert one != two
