@@ -32,7 +32,8 @@ from router_core.observability.samplers import telemetry_sampler, traffic_sample
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.relay.control_origin import ControlOrigin
-from router_core.relay.exchange import Destination, Exchange
+from router_core.relay.exchange import Exchange
+from router_core.relay.parties import Destination
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
 from router_core.traffic.ranks import RankPassing

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from router_core.relay.call import Call, Pieces
-from router_core.relay.exchange import MAX_ANSWER_HEAD_BYTES, Ending, Exchange, Source
+from router_core.relay.exchange import MAX_ANSWER_HEAD_BYTES, Exchange
 from router_core.relay.framing import ChunkedBody, Framing, FramingError, SizedBody, UntilCloseBody
 from router_core.relay.head import END_OF_HEAD, AnswerHead, BadAnswerError, RequestHead
+from router_core.relay.parties import Ending, Source
 
 _BODILESS = frozenset({204, 304})
 

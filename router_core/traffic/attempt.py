@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from router_core.contract.request import OutcomeStatus, RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.fleet.ledger import Lease
-from router_core.relay.exchange import Ending, Exchange
+from router_core.relay.exchange import Exchange
 from router_core.relay.local_answer import error_body
+from router_core.relay.parties import Ending
 from router_core.traffic.usage import read_usage
 
 if TYPE_CHECKING:

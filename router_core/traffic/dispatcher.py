@@ -12,9 +12,10 @@ from router_core.contract.worker import Worker
 from router_core.fleet.pool import WorkerPool
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
-from router_core.relay.exchange import Ending, Exchange
+from router_core.relay.exchange import Exchange
 from router_core.relay.head import RequestHead
 from router_core.relay.local_answer import error_body
+from router_core.relay.parties import Ending
 from router_core.traffic.attempt import Attempt
 from router_core.traffic.body_prompt import BodyPrompt
 from router_core.traffic.shared import SharedTraffic

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from router_core.contract.worker import Worker
-from router_core.relay.exchange import Destination, Ending, Exchange
+from router_core.relay.exchange import Exchange
 from router_core.relay.local_answer import error_body
+from router_core.relay.parties import Destination, Ending
 from router_core.traffic.stored_responses import PREFIX as STORED_RESPONSES
 from router_core.traffic.stored_responses import StoredResponses
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.fleet.ledger import Lease
-from router_core.relay.exchange import Ending
+from router_core.relay.parties import Ending
 from router_core.traffic.attempt import OUTCOME_OF_ENDING, outcome_of_http
 from router_core.traffic.usage import read_usage
 

@@ -24,10 +24,11 @@ from router_core.contract.request import Leg, RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.fleet.ledger import Lease
 from router_core.relay.call import Pieces
-from router_core.relay.exchange import Ending, Exchange
+from router_core.relay.exchange import Exchange
 from router_core.relay.head import AnswerHead, RequestHead
 from router_core.relay.head_memory import HeadMemory
 from router_core.relay.local_answer import error_body, local_answer
+from router_core.relay.parties import Ending
 from router_core.relay.side_call import PassedCall, SideCall
 from router_core.traffic.attempt import ANSWER_TO_ENDING
 from router_core.traffic.body_prompt import BodyPrompt

@@ -10,7 +10,8 @@ from router_core.contract.worker import Worker, WorkerRole
 from router_core.fleet.pool import WorkerPool
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
-from router_core.relay.exchange import Ending, Exchange
+from router_core.relay.exchange import Exchange
+from router_core.relay.parties import Ending
 from router_core.traffic.dispatcher import RESPONSES, Dispatcher, log_decision
 from router_core.traffic.pd.pair_attempt import PairAttempt
 from router_core.traffic.pd.protocol import PairProtocol

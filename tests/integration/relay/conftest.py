@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from router_core.relay.exchange import Destination, Ending, Exchange
+from router_core.relay.exchange import Exchange
+from router_core.relay.parties import Destination, Ending
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from router_core.relay.exchange import Ending
+from router_core.relay.parties import Ending
 from router_core.testing.scripted_server import Close, Pause, Read, ReadBytes, Reset, ScriptedServer, Send, WaitForPeer
 from router_core.testing.scripted_server import answer as correct_answer
 

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from router_core.relay.control_origin import ControlOrigin
-from router_core.relay.exchange import Ending
+from router_core.relay.parties import Ending
 from router_core.testing.scripted_server import Pause, Read, ScriptedServer, answer
 
 PIECE = b"x" * 65536

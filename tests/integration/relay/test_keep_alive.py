@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from router_core.relay.exchange import Ending
+from router_core.relay.parties import Ending
 from router_core.testing.scripted_server import Close, Pause, Read, Reset, ScriptedServer, Send, WaitForPeer, answer
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"

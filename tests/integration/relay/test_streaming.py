@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from router_core.relay.exchange import Ending
+from router_core.relay.parties import Ending
 from router_core.testing.scripted_server import Close, Pause, Read, ScriptedServer, Send, answer
 
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from router_core.relay.downstream import Downstream
-from router_core.relay.exchange import Ending, Exchange
+from router_core.relay.exchange import Exchange
 from router_core.relay.head import AnswerHead, RequestHead
 from router_core.relay.head_memory import HeadMemory
+from router_core.relay.parties import Ending
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
 

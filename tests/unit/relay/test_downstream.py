@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_core.relay.exchange import Ending
+from router_core.relay.parties import Ending
 
 from .fakes import FakeClient, FakeDestination, Recorder, split_at
 

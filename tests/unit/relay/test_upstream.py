@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from router_core.relay.exchange import Ending, Exchange
+from router_core.relay.exchange import Exchange
 from router_core.relay.head import RequestHead
+from router_core.relay.parties import Ending
 from router_core.relay.upstream import Origin, Upstream, UpstreamLimits
 
 from .fakes import FakeReceiver, FakeTransport, Recorder
