@@ -21,6 +21,10 @@ _NO_WORKER = (
     "worker_urls: no worker is named; give --worker-urls http://HOST:PORT, set ROUTER_CORE_WORKER_URLS, "
     "or list them under worker_urls in a config file; membership names sources that find them"
 )
+_NO_LEG = {
+    "prefill": "pd: no prefill worker is named; give --prefill URL [PORT] or list them under pd.prefill",
+    "decode": "pd: no decode worker is named; give --decode URL or list them under pd.decode",
+}
 
 
 def load_config(*, path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> RouterConfig:
@@ -52,15 +56,47 @@ def load_config(*, path: Path | None, environ: Mapping[str, str], flags: Mapping
     draft.lay_over(from_environment(environ, problems))
     draft.lay_over(from_flags(flags, problems))
     app_dir = _app_dir(draft, path, problems)
-    try:
-        config = RouterConfig.model_validate(draft.values)
-    except ValidationError as error:
-        problems += [_sentence(details, draft) for details in error.errors(include_url=False)]
-    if file_was_read and not any(draft.values.get(name) for name in ("worker_urls", "membership", "pd")):
-        problems.append(_NO_WORKER)
-    if problems:
+    config = _judged(draft, problems)
+    if file_was_read:
+        problems += _missing_workers(config, draft.values)
+    if problems or config is None:
         raise StartupError(dict.fromkeys(problems))
     return config.model_copy(update={"app_dir": app_dir})
+
+
+def config_of(settings: Iterable[Setting]) -> RouterConfig:
+    """Return the config that these settings and the defaults make, workers or not: they may join later.
+
+    Raises:
+        StartupError: With one sentence for each problem, as `load_config` has them.
+    """
+    problems: list[str] = []
+    draft = _Draft()
+    draft.lay_over(settings)
+    app_dir = _app_dir(draft, None, problems)
+    config = _judged(draft, problems)
+    if problems or config is None:
+        raise StartupError(dict.fromkeys(problems))
+    return config.model_copy(update={"app_dir": app_dir})
+
+
+def _judged(draft: _Draft, problems: list[str]) -> RouterConfig | None:
+    try:
+        return RouterConfig.model_validate(draft.values)
+    except ValidationError as error:
+        problems += [_sentence(details, draft) for details in error.errors(include_url=False)]
+        return None
+
+
+def _missing_workers(config: RouterConfig | None, values: Mapping[str, Any]) -> list[str]:  # Any: not judged
+    """Say which workers nobody names; sources of membership may find any."""
+    if config is None:
+        return [] if any(values.get(name) for name in ("worker_urls", "membership", "pd")) else [_NO_WORKER]
+    if config.membership:
+        return []
+    if not config.pd.is_on:
+        return [] if config.worker_urls else [_NO_WORKER]
+    return [sentence for role, sentence in _NO_LEG.items() if not getattr(config.pd, role)]
 
 
 class _Draft:

@@ -144,7 +144,7 @@ class PdConfig(Section):
     """Prefill/decode disaggregation: one request on two workers. It is on as soon as its workers are named."""
 
     enabled: bool = False
-    """Require it: without prefill and decode workers the router then does not start."""
+    """Serve each request by a pair even if no worker is named here: sources of membership find them."""
 
     protocol: Word = "sglang"
     """Name of an installed protocol: `sglang` and `vllm` come with the router."""
@@ -164,11 +164,7 @@ class PdConfig(Section):
         return self.enabled or bool(self.prefill or self.decode)
 
     @model_validator(mode="after")
-    def _has_both(self) -> PdConfig:
-        if self.is_on and not self.prefill:
-            raise ValueError("no prefill worker is named; give --prefill URL [PORT] or list them under pd.prefill")
-        if self.is_on and not self.decode:
-            raise ValueError("no decode worker is named; give --decode URL or list them under pd.decode")
+    def _names_each_once(self) -> PdConfig:
         distinct((*(worker.url for worker in self.prefill), *self.decode))
         return self
 

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from router_core.contract.worker import Worker
 from router_core.relay.exchange import Exchange
 
-_HEADER = b"x-data-parallel-rank"
+RANK_HEADER = b"x-data-parallel-rank"
+"""How a request names its rank to vLLM."""
+
 _SGLANG_PATHS = frozenset({b"/generate", b"/v1/chat/completions", b"/v1/completions"})
 _WHITE_SPACE = b" \t\r\n"
 
@@ -31,14 +33,20 @@ class RankPassing:
     def address(self, exchange: Exchange, worker: Worker) -> None:
         """Make a request one for a worker's rank; of one for another rank before, that is taken back."""
         exchange.restore()
-        if worker.url == worker.base_url:
+        number = rank_of(worker)
+        if number is None:
             return
-        rank = worker.url[len(worker.base_url) + 1 :].encode()
+        rank = b"%d" % number
         kind = self._kind_of(worker.base_url)
         if kind == "vllm":
-            exchange.rewrite(exchange.head.changed({_HEADER: rank}), exchange.body)
+            exchange.rewrite(exchange.head.changed({RANK_HEADER: rank}), exchange.body)
         elif kind == "sglang" and exchange.head.path in _SGLANG_PATHS:
             exchange.rewrite(exchange.head, with_rank(exchange.body, rank))
+
+
+def rank_of(worker: Worker) -> int | None:
+    """Return which rank of its engine a worker is, None for one that is the whole engine."""
+    return None if worker.url == worker.base_url else int(worker.url[len(worker.base_url) + 1 :])
 
 
 def with_rank(body: bytes, rank: bytes) -> bytes:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 
+import pytest
+
+from router_core.testing.simulated_engine import SimulatedEngine
+
+from .pd_support import DECODE, PREFILL
 from .support import RawClient, chat, running_router, until
 from .test_admin import NOBODY, call
 
@@ -68,3 +74,55 @@ async def test_all_ranks_of_an_engine_drain_together(simulated_engine):
             assert (await call(router, "POST", "/workers", {"url": NOBODY}))[0] == 202
             client.hang_up()
         await until(lambda: router.server.registrations.at(engine.url) is None, "the engine gone")
+
+
+@contextlib.asynccontextmanager
+async def pair_of_ranks(protocol, *, connector="nixl", **settings):
+    """Run a prefill and a decode engine of two ranks each; the policy sends nothing where the engines would guess."""
+    knobs = {"pd": protocol, "connector": connector, "dp_size": 2, "tokens": 4}
+    options = {"connector": connector.removesuffix("-push")} if protocol == "vllm" else {}
+    async with (
+        SimulatedEngine(name="prefill", role="prefill", **knobs) as prefill,
+        SimulatedEngine(name="decode", role="decode", **knobs) as decode,
+    ):
+        labels = {"dp_size": "2"}
+        sources = [
+            {"url": prefill.url, "role": "prefill", "bootstrap_port": prefill.bootstrap_port, "labels": labels},
+            {"url": decode.url, "role": "decode", "labels": labels},
+        ]
+        async with running_router(
+            [],
+            expect_healthy=0,
+            dp_aware=True,
+            policy={"name": "random", "seed": 7},
+            pd={"protocol": protocol, "enabled": True, "options": options},
+            membership=[{"name": "static", "options": {"workers": sources}}],
+            **settings,
+        ) as router:
+            candidates = router.server.pool.candidates
+            await until(lambda: len(candidates(PREFILL)) == 2 and len(candidates(DECODE)) == 2, "two ranks of each")
+            yield prefill, decode, router
+
+
+@pytest.mark.parametrize(
+    ("protocol", "connector"),
+    [("sglang", "nixl"), ("vllm", "nixl"), ("vllm", "nixl-push"), ("vllm", "mooncake")],
+)
+async def test_both_legs_of_a_pair_name_their_rank_and_the_transfer_the_prefill_rank(protocol, connector):
+    async with pair_of_ranks(protocol, connector=connector) as (prefill, decode, router):
+        for _ in range(12):
+            async with router.post() as response:
+                assert response.status == 200, await response.text()
+        await until(lambda: not any(map(any, router.load())), "loads of zero")
+        for engine in (prefill, decode):
+            await engine.wait_idle()
+            counts = engine.counters()
+            assert (counts["stranded"], counts["held"], counts["refused"]) == (0, 0, 0), counts
+            told = {rank_told(request, protocol) for request in engine.requests}
+            assert told == {0, 1}, "every rank was named"
+
+
+def rank_told(request, protocol):
+    if protocol == "vllm":
+        return int(request.headers["x-data-parallel-rank"])
+    return json.loads(request.body)["data_parallel_rank"]

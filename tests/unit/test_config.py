@@ -498,7 +498,7 @@ def test_pairs_may_be_written_in_every_place(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
-        ({"pd_disaggregation": True}, "no prefill worker is named"),
+        ({"pd_disaggregation": True, "decode": ["http://d:1"]}, "no prefill worker is named"),
         ({"prefill": [["http://p:1"]]}, "no decode worker is named"),
         ({"decode": ["http://d:1"]}, "no prefill worker is named"),
         (
@@ -527,3 +527,9 @@ def test_an_unknown_setting_of_a_prefill_worker_names_the_known_ones(tmp_path):
     path.write_text("pd: {prefill: [{url: http://p:1, bootstrap_prot: 1}], decode: [http://d:1]}\n")
     with pytest.raises(StartupError, match=r"pd\.prefill\[0\]\.bootstrap_prot: unknown .*'bootstrap_port'"):
         load_config(path=path, environ={}, flags={})
+
+
+def test_pairs_may_be_left_to_sources_of_membership():
+    config = load_config(path=None, environ={"ROUTER_CORE_MEMBERSHIP": "static"}, flags={"pd_disaggregation": True})
+    assert config.pd.is_on
+    assert config.pd.prefill == ()

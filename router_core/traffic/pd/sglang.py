@@ -16,9 +16,11 @@ from pydantic import Field
 from router_core.contract.policy import PolicyConfig
 from router_core.contract.request import RoutingRequest
 from router_core.contract.worker import Worker
+from router_core.relay.call import Pieces
 from router_core.traffic.pd.json_edit import append_members
 from router_core.traffic.pd.protocol import BOOTSTRAP_PORT, Conversation, Legs
 from router_core.traffic.pd.sglang_logprobs import LogprobMerge
+from router_core.traffic.ranks import rank_of
 
 _ROOM_BITS = 63
 _MAX_COPIES = 1024  # of one prompt; more is for the engine to refuse, not for us to make rooms for
@@ -58,15 +60,22 @@ class _SglangConversation:
         legs = self._legs
         fields = legs.fields
         members = bootstrap_members(legs.prefill, batch_size(legs.head.path, fields), self._chance)
-        body = append_members(legs.body, members)
-        if body is None:
+        prefill_rank, decode_rank = rank_of(legs.prefill), rank_of(legs.decode)
+        prefill_body = append_members(legs.body, members + _rank_members(data_parallel_rank=prefill_rank))
+        if prefill_body is None:
             legs.refuse(400, "invalid_json", "The body must be a JSON object.")
             return
+        decode_body: bytes | Pieces | None = prefill_body
+        if prefill_rank is not None or decode_rank is not None:
+            # Without being told, decode takes the prefill rank to be the room's number modulo their count.
+            ranks = _rank_members(data_parallel_rank=decode_rank, disagg_prefill_dp_rank=prefill_rank)
+            decode_body = append_members(legs.body, members + ranks)
+        assert decode_body is not None  # noqa: S101  # as the other one
         merge = None
         if fields.get("return_logprob"):
             merge = LogprobMerge(is_stream=fields.get("stream") is True)
-        legs.send_prefill(body)
-        legs.send_decode(body, merge=merge)
+        legs.send_prefill(prefill_body)
+        legs.send_decode(decode_body, merge=merge)
 
     def prefilled(self, answer: bytes) -> None:
         """The transfer is over; nothing more is to be sent."""
@@ -111,3 +120,8 @@ def bootstrap_members(prefill: Worker, size: int | None, chance: random.Random) 
             "bootstrap_room": [chance.getrandbits(_ROOM_BITS) for _ in range(size)],
         }
     return orjson.dumps(fields)[1:-1]
+
+
+def _rank_members(**ranks: int | None) -> bytes:
+    """Return the ranks that are known as JSON members that follow others."""
+    return b"".join(b',"%b":%d' % (name.encode(), rank) for name, rank in ranks.items() if rank is not None)

@@ -22,9 +22,11 @@ from pydantic import Field
 from router_core.contract.policy import PolicyConfig
 from router_core.contract.request import RoutingRequest
 from router_core.contract.worker import Worker
+from router_core.relay.head import RequestHead
 from router_core.traffic.pd.json_edit import append_members, replace_members
 from router_core.traffic.pd.protocol import BOOTSTRAP_PORT, Conversation, Legs
 from router_core.traffic.pd.vllm_usage import UsageMerge
+from router_core.traffic.ranks import RANK_HEADER, rank_of
 
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _REPLACED = frozenset({*_LIMITS, "min_tokens", "stream", "stream_options", "kv_transfer_params"})
@@ -84,7 +86,8 @@ class _VllmConversation:
         self._queries = 0
         self._engine_id = ""
         self._is_push = False
-        self._head = legs.head.changed({b"x-request-id": self._request_id().encode()})
+        self._prefill_head = self._head_for(legs.prefill)
+        self._decode_head = self._head_for(legs.decode)
 
     def begin(self) -> None:
         """Send the prefill leg, or find out first what it takes."""
@@ -95,7 +98,7 @@ class _VllmConversation:
             # 1. One KV cache is fetched once: several sequences could not share it.
             # 2. An answer in Anthropic's form does not tell where the KV cache is.
             legs.skip_prefill()
-            legs.send_decode(legs.body, self._head)
+            legs.send_decode(legs.body, self._decode_head)
         elif self._connector == "mooncake":
             self._query()
         else:
@@ -147,7 +150,7 @@ class _VllmConversation:
             legs.refuse(400, "invalid_json", "The body must be a JSON object.")
             return
         self._is_push = pusher is not None
-        legs.send_prefill(body, self._head)
+        legs.send_prefill(body, self._prefill_head)
         if pusher is not None:
             early: dict[str, object] = {
                 "do_remote_prefill": True,
@@ -162,7 +165,7 @@ class _VllmConversation:
         self._legs.ask(_bootstrap_url(self._legs.prefill), b"/query", self._answered)
 
     def _answered(self, answer: bytes | None) -> None:
-        engine_id = _engine_id(answer)
+        engine_id = _engine_id(answer, rank_of(self._legs.prefill) or 0)
         if engine_id is not None:
             self._engine_id = engine_id
             self._send_prefill()
@@ -185,10 +188,10 @@ class _VllmConversation:
         added: dict[str, object] = {} if parameters is None else {"kv_transfer_params": parameters}
         if legs.is_abandoned:
             short = replace_members(legs.body, _REPLACED, _members(_one_token(legs) | added))
-            legs.send_decode(legs.body if short is None else short, self._head)
+            legs.send_decode(legs.body if short is None else short, self._decode_head)
             return
         body = append_members(legs.body, _members(added)) if added else None
-        legs.send_decode(legs.body if body is None else body, self._head, merge=_merge(legs.fields))
+        legs.send_decode(legs.body if body is None else body, self._decode_head, merge=_merge(legs.fields))
 
     def _mooncake(self) -> Parameters:
         return {
@@ -198,6 +201,13 @@ class _VllmConversation:
             "remote_bootstrap_addr": _bootstrap_url(self._legs.prefill),
             "remote_engine_id": self._engine_id,
         }
+
+    def _head_for(self, worker: Worker) -> RequestHead:
+        fields = {b"x-request-id": self._request_id().encode()}
+        rank = rank_of(worker)
+        if rank is not None:
+            fields[RANK_HEADER] = b"%d" % rank
+        return self._legs.head.changed(fields)
 
     def _request_id(self) -> str:
         if self._connector == "p2p":
@@ -233,14 +243,14 @@ def _merge(fields: Mapping[str, Any]) -> UsageMerge | None:
     return UsageMerge(is_stream=True) if wants_usage else None
 
 
-def _engine_id(answer: bytes | None) -> str | None:
-    """Return the id of the first data-parallel rank, None if the answer tells none."""
+def _engine_id(answer: bytes | None, rank: int) -> str | None:
+    """Return the id of a data-parallel rank, None if the answer tells none."""
     try:
         ranks = None if answer is None else orjson.loads(answer)
     except orjson.JSONDecodeError:
         return None
-    first = ranks.get("0") if isinstance(ranks, dict) else None
-    engine_id = first.get("engine_id") if isinstance(first, dict) else None
+    found = ranks.get(str(rank)) if isinstance(ranks, dict) else None
+    engine_id = found.get("engine_id") if isinstance(found, dict) else None
     return engine_id if isinstance(engine_id, str) else None
 
 
