@@ -107,7 +107,16 @@ def policies() -> str:
     return "\n".join(parts)
 
 
-BUILT_IN = ("cache_aware", "power_of_two", "random", "round_robin")
+BUILT_IN = (
+    "cache_aware",
+    "consistent_hash",
+    "least_loaded",
+    "manual",
+    "power_of_two",
+    "prefix_hash",
+    "random",
+    "round_robin",
+)
 
 
 # --- commands ---

@@ -146,7 +146,9 @@ def _table(heads: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[st
         return
     yield left.format(*heads[:-1]) + heads[-1]
     for cells, (_, texts) in zip(short, rows, strict=True):
-        lines = [line for text in texts if text for line in textwrap.wrap(_printable(text), room)] or [""]
+        lines = [
+            line for text in texts if text for line in textwrap.wrap(_printable(text), room, break_on_hyphens=False)
+        ] or [""]
         yield (left.format(*cells) + lines[0]).rstrip()
         for line in lines[1:]:
             yield left.format(*("" for _ in cells)) + line

@@ -108,7 +108,12 @@ def from_flags(flags: Mapping[str, Any], problems: list[str]) -> Iterator[Settin
 
 
 def parse_scalar(text: str) -> bool | int | float | str | None:
-    """Return an option's value as YAML reads a plain scalar: `true`, `3`, `0.5`, `null`, else the text as it is."""
+    """Return an option's value as YAML reads a plain scalar: `true`, `3`, `0.5`, `null`, else the text as it is.
+
+    No text is no `null` here, as it would be in a file: who writes `margin=` has forgotten the value.
+    """
+    if not text:
+        return text
     tag: str = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     if tag.rpartition(":")[2] not in ("bool", "int", "float", "null"):
         return text

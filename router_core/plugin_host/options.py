@@ -213,5 +213,5 @@ def _one_line(text: str | None) -> str:
 
 
 def _shortened(value: object) -> str:
-    text = repr(value)
+    text = "null, an empty value" if value is None else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -393,6 +393,10 @@ def test_an_option_given_as_text_is_read_as_a_yaml_scalar(text, value):
     assert load(environ={"ROUTER_CORE_POLICY__OPTIONS__X": text}).policy.options == {"x": value}
 
 
+def test_an_option_without_a_value_is_empty_text_for_its_policy_to_judge():
+    assert load(policy_option=["x="]).policy.options == {"x": ""}
+
+
 def test_an_option_of_an_option_may_come_from_the_environment(write):
     path = write("policy: {options: {weights: {a: 1}, depth: 3}}")
     environ = {"ROUTER_CORE_POLICY__OPTIONS__WEIGHTS__B": "2", "ROUTER_CORE_POLICY__OPTIONS__DEPTH__MAX": "4"}

@@ -2,6 +2,7 @@ from collections import Counter
 
 import pytest
 
+from router_core.api import Leg
 from router_core.testing.conformance import PAIR_POOL, PolicyConformance, make_request, make_worker, make_workers
 from router_policy_round_robin import RoundRobinPolicy
 
@@ -107,6 +108,14 @@ def test_each_leg_has_a_rotation_of_its_own(policy_harness):
 
     assert "".join(prefill.url[-1] for prefill, _ in pairs) == "010101"
     assert "".join(decode.url[-1] for _, decode in pairs) == "012012"
+
+
+def test_turns_of_one_leg_are_not_counted_in_another():
+    policy, workers = RoundRobinPolicy(RoundRobinPolicy.Config()), make_workers(3)
+
+    picks = [policy.select_single(workers, make_request(leg=leg)).url[-1] for leg in (Leg.PREFILL, Leg.DECODE) * 3]
+
+    assert "".join(picks) == "001122"
 
 
 def test_address_that_left_for_good_counts_as_new(rotate):

@@ -96,6 +96,12 @@ def test_all_errors_come_together():
     ]
 
 
+@pytest.mark.parametrize(("value", "shown"), [("", "''"), (None, "null, an empty value")])
+def test_value_left_out_is_said_as_it_stands_in_the_config(value, shown):
+    (problem,) = problems_of(CacheAware, {"threshold": value})
+    assert problem.endswith(f", not {shown} {SOURCE}")
+
+
 def test_rule_over_several_options_names_them_all_as_the_place():
     assert problems_of(CacheAware, {"mode": "exact", "limit": 2}) == [
         f"policy.options: exact wants a limit above 2 {SOURCE}"
