@@ -12,9 +12,10 @@ from collections.abc import Callable
 from aiohttp import web
 
 from router_core.cli.addresses import is_own_address, listening, refuse_own_address, url_of
+from router_core.cli.certificates import Certificates
 from router_core.cli.plugins import build_sources
 from router_core.cli.served_pool import ServedPool
-from router_core.cli.static_workers import static_workers
+from router_core.cli.static_workers import static_workers, worker_keys
 from router_core.config import RouterConfig, pools_of
 from router_core.contract.worker import Worker
 from router_core.control.app import create_control_app
@@ -36,6 +37,7 @@ from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Destination
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
+from router_core.traffic.forwarded_headers import header_choice
 from router_core.traffic.ranks import RankPassing
 from router_core.traffic.routes import INFERENCE_PATHS, Routes
 from router_core.traffic.shared import SharedTraffic
@@ -52,6 +54,7 @@ class RouterServer:
         pools: Its pools, each with some of the workers and a policy.
         registrations: The addresses the workers have.
         registry: Its metrics.
+        certificates: What it shows to clients and workers.
     """
 
     def __init__(self, config: RouterConfig) -> None:
@@ -61,9 +64,11 @@ class RouterServer:
             StartupError: With one sentence for each problem.
         """
         self.config = config
+        self.certificates = Certificates(config)
         self.registry = MetricsRegistry()
         self.pool = WorkerPool()
-        self.registrations = WorkerRegistry(self.pool, wall_clock=time.time)
+        self._keys = worker_keys(config)
+        self.registrations = WorkerRegistry(self.pool, wall_clock=time.time, keys=self._keys)
         self.pools = tuple(ServedPool(settings, self.pool, self.registry) for settings in pools_of(config))
         self._sources = build_sources(config)
         self._started = contextlib.AsyncExitStack()
@@ -74,12 +79,12 @@ class RouterServer:
     @property
     def url(self) -> str:
         """Where the router listens."""
-        return url_of(*self._address)
+        return url_of(*self._address, scheme="http" if self.certificates.server is None else "https")
 
     @property
     def metrics_url(self) -> str:
         """Where Prometheus scrapes."""
-        return f"{url_of(*(self._metrics_address or self._address))}/metrics"
+        return f"{self.url if self._metrics_address is None else url_of(*self._metrics_address)}/metrics"
 
     @property
     def policy(self) -> PolicyManager | PairManager:
@@ -107,7 +112,8 @@ class RouterServer:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config, loop = self.config, asyncio.get_running_loop()
-        client = await stack.enter_async_context(EngineClient())
+        certificates, keys = self.certificates, self._keys
+        client = await stack.enter_async_context(EngineClient(key_of=keys.of, tls=certificates.workers))
         health = self._health_checker(client)
         for pool in self.pools:
             await pool.start(stack, loop)
@@ -115,8 +121,15 @@ class RouterServer:
             self.pool.add(worker)
 
         relay = self._relay = RelayServer(
-            _not_ready, limits=_downstream_limits(config), upstream_limits=_upstream_limits(config), loop=loop
+            _not_ready,
+            limits=_downstream_limits(config),
+            upstream_limits=_upstream_limits(config),
+            loop=loop,
+            worker_tls=certificates.workers,
+            key_of=keys.of,
+            goes_on=header_choice(config.forward_headers),
         )
+        keys.subscribe(relay.forget_origin)
         shared = SharedTraffic(
             loop=loop,
             now=time.monotonic,
@@ -146,13 +159,15 @@ class RouterServer:
             self._start_telemetry(stack, client)
         sources = SourceSupervisor(
             self._sources,
-            Roster(self.registrations),
+            Roster(self.registrations, keys=keys),
             random=random.Random(),  # noqa: S311  # spreads restarts in time
         )
         stack.push_async_callback(sources.stop)
         await sources.start()
         with listening("", config.host, config.port):
-            self._address = await relay.start(config.host, config.port)
+            self._address = await relay.start(config.host, config.port, certificates.server)
+        certificates.start()
+        stack.push_async_callback(certificates.stop)
         for pool in self.pools:
             stack.callback(pool.close)  # after the relay: who left may still have a transfer to finish
         stack.push_async_callback(relay.stop, config.limits.shutdown_grace_s)

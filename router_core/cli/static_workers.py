@@ -1,9 +1,10 @@
-"""The workers that the settings name."""
+"""The workers that the settings name, and the keys they want."""
 
 from __future__ import annotations
 
 from router_core.config import RouterConfig
 from router_core.contract.worker import Worker, WorkerRole
+from router_core.fleet.worker_keys import WorkerKeys
 from router_core.traffic.pd.protocol import BOOTSTRAP_PORT
 
 
@@ -15,3 +16,9 @@ def static_workers(config: RouterConfig) -> list[Worker]:
         workers.append(Worker(prefill.url, role=WorkerRole.PREFILL, labels=labels, is_healthy=False))
     workers += [Worker(url, role=WorkerRole.DECODE, is_healthy=False) for url in config.pd.decode]
     return workers
+
+
+def worker_keys(config: RouterConfig) -> WorkerKeys:
+    """Return where the workers' API keys stand, with the one of the config for those that have none of their own."""
+    key = config.worker_api_key
+    return WorkerKeys(None if key is None else key.get_secret_value())

@@ -89,9 +89,10 @@ def _expects(rules: Mapping[str, Any]) -> str:
         return "one of " + ", ".join(rules["enum"])
     words = _IN_WORDS[rules["type"]]
     if rules["type"] == "array":
-        return words + _ITEMS.get(rules["items"].get("$ref", "").rpartition("/")[2], " of URLs")
-    if rules.get("format") == "path":
-        return "a folder"
+        item = rules["items"]
+        return words + _ITEMS.get(item.get("$ref", "").rpartition("/")[2] or item.get("format", ""), " of URLs")
+    if rules.get("format") in _PATHS:
+        return _PATHS[rules["format"]]
     if "exclusiveMinimum" in rules:
         return f"{words} above {rules['exclusiveMinimum']:g}, at most {rules['maximum']:g}"
     if "maximum" in rules:
@@ -99,7 +100,13 @@ def _expects(rules: Mapping[str, Any]) -> str:
     return f"{words}, {rules['minimum']:g} or more" if "minimum" in rules else words
 
 
-_ITEMS: Mapping[str, str] = {"PluginSelection": " of plugins", "PrefillWorker": " of prefill workers"}
+_PATHS: Mapping[str, str] = {"path": "a folder", "file-path": "a file"}
+_ITEMS: Mapping[str, str] = {
+    "PluginSelection": " of plugins",
+    "PrefillWorker": " of prefill workers",
+    "file-path": " of files",
+    "header-name": " of header names",
+}
 
 _IN_WORDS: Mapping[str, str] = {
     "integer": "a whole number",

@@ -15,7 +15,9 @@ from pydantic import (
     model_validator,
 )
 
+from router_core.config.forwarding import ForwardedHeaders
 from router_core.config.section import Bytes, Count, LogLevel, Port, Seconds, Section, Word, WorkerUrl, WorkerUrls
+from router_core.config.tls import TlsConfig, WorkerTlsConfig
 from router_core.config.values import (
     distinct,
     not_bool,
@@ -24,6 +26,7 @@ from router_core.config.values import (
     request_path,
     split_words,
 )
+from router_core.contract.secret import ApiKey
 
 DEFAULT_POLICY = "cache_aware"
 
@@ -225,6 +228,18 @@ class RouterConfig(Section):
 
     limits: LimitsConfig = LimitsConfig()
     """What a client or a worker may take of the router."""
+
+    tls: TlsConfig = TlsConfig()
+    """TLS towards clients."""
+
+    worker_api_key: ApiKey | None = None
+    """Key sent to workers in place of the client's own credentials, unless a worker has a key of its own."""
+
+    forward_headers: ForwardedHeaders = ("all",)
+    """Which of a client's headers workers get: names, `x-name-*`, `all` (but cookies), `sglang` (as its gateway)."""
+
+    worker_tls: WorkerTlsConfig = WorkerTlsConfig()
+    """TLS towards workers."""
 
     pd: PdConfig = PdConfig()
     """Prefill/decode disaggregation."""

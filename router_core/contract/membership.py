@@ -26,6 +26,7 @@ class WorkerSpec:
         models: Models it is known to serve; empty to ask the engine.
         labels: Free key-value pairs, passed on to policies.
         bootstrap_port: The port of an SGLang prefill worker's bootstrap server, None when it has none.
+        api_key: The key it wants from the router; None sends it the router's `worker_api_key`, if there is one.
     """
 
     url: str
@@ -33,6 +34,7 @@ class WorkerSpec:
     models: frozenset[str] = frozenset()
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS)
     bootstrap_port: int | None = None
+    api_key: str | None = field(default=None, repr=False)
 
 
 Report = Callable[[tuple[WorkerSpec, ...]], None]

@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
 )
 
+from router_core.contract.secret import ApiKey
 from router_core.contract.worker import Worker, WorkerRole
 from router_core.contract.worker_url import worker_url
 from router_core.fleet.membership.roster import BOOTSTRAP_PORT_LABEL
@@ -33,7 +34,6 @@ DEFAULT_COST = 1.0
 
 WITHOUT_EFFECT = frozenset(
     {
-        "api_key",
         "chat_template",
         "connection_mode",
         "disable_health_check",
@@ -71,6 +71,7 @@ class WorkerForm(BaseModel):
     cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DEFAULT_COST
     labels: Mapping[str, str | None] = Field(default_factory=dict)
     bootstrap_port: Annotated[int, Field(strict=True, ge=1, le=65535)] | None = None
+    api_key: ApiKey | None = None
 
     @property
     def named_models(self) -> frozenset[str]:
@@ -81,6 +82,11 @@ class WorkerForm(BaseModel):
     def names_models(self) -> bool:
         """Whether anything was said of its models."""
         return not self.model_fields_set.isdisjoint({"models", "model_id"})
+
+    @property
+    def key(self) -> str | None:
+        """The API key it wants from the router."""
+        return None if self.api_key is None else self.api_key.get_secret_value()
 
     def to_worker(self) -> Worker:
         """Return the worker it describes, not healthy yet: the health checker admits it.
@@ -139,4 +145,4 @@ def _sentence(problem: Any) -> str:  # Any: pydantic's own description of an err
     return f"{place}: {message}" if place else message
 
 
-_KNOWN = ("url", "worker_type", "model_id", "models", "priority", "cost", "labels", "bootstrap_port")
+_KNOWN = ("url", "worker_type", "model_id", "models", "priority", "cost", "labels", "bootstrap_port", "api_key")

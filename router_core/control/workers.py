@@ -54,6 +54,7 @@ class WorkerAdmin:
             return _bad_request(str(error))
         try:
             registration = self._register(worker)
+            self._registry.keys.give(registration.url, form.key)
         except AlreadyRegisteredError as error:
             return _conflict(error)
         message = "The worker is being registered; it gets requests once its health check passes."
@@ -162,6 +163,8 @@ class WorkerAdmin:
             models=form.named_models if form.names_models else None,
             labels=form.labels_now(kept),
         )
+        if "api_key" in form.model_fields_set:
+            self._registry.keys.give(registration.url, form.key)
 
     def _find(self, request: web.Request) -> Registration | web.Response:
         """Return the registration that a path names, by its id or by its address; else the answer that says why not."""

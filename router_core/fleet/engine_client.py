@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
@@ -11,9 +12,12 @@ from typing import Any, Literal, NamedTuple, Self
 import aiohttp
 import orjson
 
+from router_core.relay.tls import CertificateError, WorkerTls, describe_tls_error
+
 _MAX_REPLY_BYTES = 4 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
-_CANNOT_REACH = (aiohttp.ClientError, OSError, ValueError)  # ValueError: a host name or address that is none
+# ValueError: a host name or address that is none.
+_CANNOT_REACH = (aiohttp.ClientError, OSError, ValueError, CertificateError)
 
 
 class EngineReplyError(Exception):
@@ -53,6 +57,10 @@ class EngineReply(NamedTuple):
     body: bytes
 
 
+def _no_key(base_url: str) -> None:  # noqa: ARG001  # what a caller's own function would look at
+    return None
+
+
 class EngineClient:
     """Probes workers; use it as `async with EngineClient() as client`.
 
@@ -60,11 +68,13 @@ class EngineClient:
     never trips over one the engine has just closed. Redirects are not followed, since requests would not follow them.
 
     Args:
-        headers: Sent with every probe, such as `{"Authorization": "Bearer ..."}` for engines that want a key.
+        key_of: Returns the API key of the worker at an address, None if it wants none.
+        tls: How workers at `https://` are spoken to.
     """
 
-    def __init__(self, headers: Mapping[str, str] | None = None) -> None:
-        self._headers = dict(headers or {})
+    def __init__(self, *, key_of: Callable[[str], str | None] = _no_key, tls: WorkerTls | None = None) -> None:
+        self._key_of = key_of
+        self._tls = tls or WorkerTls()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -72,7 +82,6 @@ class EngineClient:
             # No limit: workers that hang would use it up, and those that are well would fail their checks.
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
         )
         return self
 
@@ -201,12 +210,20 @@ class EngineClient:
     ) -> aiohttp.client._RequestContextManager:
         if self._session is None:
             raise RuntimeError("EngineClient is not open: use it as `async with EngineClient() as client`")
+        key = self._key_of(base_url)
         return self._session.request(
             method,
             base_url.rstrip("/") + path,
+            headers=None if key is None else {"Authorization": f"Bearer {key}"},
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout_s),
+            **self._tls_options(base_url),
         )
+
+    def _tls_options(self, base_url: str) -> dict[str, Any]:  # Any: keyword arguments of aiohttp's
+        if not base_url.startswith("https:"):
+            return {}
+        return {"ssl": self._tls.context, "server_hostname": self._tls.server_name}
 
 
 async def _read_bounded(response: aiohttp.ClientResponse, where: str) -> bytes:
@@ -264,6 +281,10 @@ def _is_adapter(item: dict[str, Any]) -> bool:
 
 
 def _described(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
     if isinstance(error, aiohttp.ClientConnectorError):
         error = error.os_error  # the address is known already, and the rest is about TLS where there is none
+    if isinstance(error, ssl.SSLError):
+        return describe_tls_error(error)
     return str(error) or type(error).__name__

@@ -20,6 +20,7 @@ from enum import StrEnum
 
 from router_core.contract.worker import Worker, WorkerRole
 from router_core.fleet.pool import WorkerPool
+from router_core.fleet.worker_keys import WorkerKeys
 
 
 class WorkerStatus(StrEnum):
@@ -79,12 +80,17 @@ class Registration:
 class WorkerRegistry:
     """The registrations of one pool, in the order they were made.
 
+    Attributes:
+        keys: The workers' API keys.
+
     Args:
         pool: The pool; whoever is in it already is registered.
         wall_clock: Tells when an address joined, seconds since the epoch.
+        keys: The workers' API keys; one of an address's own goes with its registration.
     """
 
-    def __init__(self, pool: WorkerPool, *, wall_clock: Callable[[], float]) -> None:
+    def __init__(self, pool: WorkerPool, *, wall_clock: Callable[[], float], keys: WorkerKeys | None = None) -> None:
+        self.keys = keys or WorkerKeys()
         self._pool = pool
         self._wall_clock = wall_clock
         self._by_url: dict[str, Registration] = {}
@@ -212,6 +218,7 @@ class WorkerRegistry:
         registration.workers = tuple(other for other in registration.workers if other is not worker)
         if not registration.workers and registration is not self._kept:
             del self._by_url[registration.url], self._by_id[registration.id]
+            self.keys.give(registration.url, None)
 
     def _change_role(self, registration: Registration, role: WorkerRole) -> None:
         self._kept = registration

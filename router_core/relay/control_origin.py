@@ -29,7 +29,7 @@ class ControlOrigin:
         source = ControlSource(exchange, self._make_handler())
         host = exchange.head.fields.get(b"host", b"")
         exchange.sent(source, is_reused=False)
-        source.start(exchange.head.outgoing(host, len(exchange.body)) + exchange.body)
+        source.start(exchange.head.unfiltered.outgoing(host, len(exchange.body)) + exchange.body)
         return source
 
 

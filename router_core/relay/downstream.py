@@ -281,7 +281,7 @@ class Downstream(asyncio.Protocol):
             self._scanned = max(0, len(data) - 3)
             return b"", None
         end += 4
-        head = RequestHead(data[:end])
+        head = RequestHead(data[:end], self._server.goes_on)
         # Without a Content-Length the same bytes always mean the same; with one, the digits may change.
         self._heads.learn(data[:end], head)
         return data[end:], head

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 import httptools
@@ -17,7 +17,7 @@ import httptools
 END_OF_HEAD = b"\r\n\r\n"
 
 # Fields that speak of one connection or of framing; we set our own.
-_REQUEST_HOP_BY_HOP = frozenset(
+REQUEST_HOP_BY_HOP = frozenset(
     {
         b"connection",
         b"content-length",
@@ -100,16 +100,24 @@ class RequestHead:
         "is_http10",
         "_headers",
         "_forwarded",
+        "_goes_on",
+        "_anonymous",
     )
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, goes_on: Callable[[bytes], bool] | None = None) -> None:
         """Parse a whole head, its empty line included.
+
+        Args:
+            data: The head.
+            goes_on: Tells which end-to-end headers workers get, by lower-case name; None lets all pass but cookies.
 
         Raises:
             BadRequestError: If it is malformed, ambiguous or asks for what we do not serve.
         """
         self.target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._goes_on = goes_on
+        self._anonymous: RequestHead | None = None
         if data[:1] in b"\r\n":
             raise BadRequestError(400, "malformed request head: a bare CR or LF")  # llhttp would skip it
         parser = httptools.HttpRequestParser(self)
@@ -149,12 +157,13 @@ class RequestHead:
     def _read_fields(self) -> None:
         fields: dict[bytes, bytes] = {}
         forwarded = []
+        goes_on = self._goes_on
         hosts = 0
         for name, value in self._headers:
             lower = name.lower()
             if lower == b"host":
                 hosts += 1
-            elif lower not in _REQUEST_HOP_BY_HOP and lower != b"cookie":
+            elif lower not in REQUEST_HOP_BY_HOP and (lower != b"cookie" if goes_on is None else goes_on(lower)):
                 forwarded.append(b"%b: %b\r\n" % (name, value))
             if lower in fields and lower in _LISTS:
                 value = fields[lower] + b"," + value
@@ -168,7 +177,7 @@ class RequestHead:
             self._read_connection(fields[b"connection"])
             named = _nominated(fields[b"connection"])
             if named:
-                forwarded = [b"%b: %b\r\n" % (n, v) for n, v in self._headers if self._passes(n.lower(), named)]
+                forwarded = [line for line in forwarded if _name_of(line) not in named]
         self._forwarded = b"".join(forwarded)
         coding = fields.get(b"transfer-encoding")
         self.is_chunked = coding is not None
@@ -181,10 +190,6 @@ class RequestHead:
         else:
             # llhttp has checked that it is digits, and alone.
             self.content_length = int(fields.get(b"content-length", b"0"))
-
-    @staticmethod
-    def _passes(lower: bytes, named: frozenset[bytes]) -> bool:
-        return lower not in _REQUEST_HOP_BY_HOP and lower != b"cookie" and lower not in named
 
     def _read_connection(self, value: bytes) -> None:
         options = {option.strip() for option in value.lower().split(b",")}
@@ -209,6 +214,7 @@ class RequestHead:
     def changed(self, fields: Mapping[bytes, bytes | None]) -> RequestHead:
         """Return the same head with other values of some fields, by lower-case name; None leaves a field out."""
         other = copy.copy(self)
+        other._anonymous = None
         kept = [line for line in self._forwarded.splitlines(keepends=True) if _name_of(line) not in fields]
         added = [b"%b: %b\r\n" % (name, value) for name, value in fields.items() if value is not None]
         other._forwarded = b"".join(kept + added)
@@ -217,19 +223,47 @@ class RequestHead:
     def to(self, path: bytes) -> RequestHead:
         """Return the same head for another target."""
         other = copy.copy(self)
+        other._anonymous = None
         other.target = other.path = path
         return other
 
-    def outgoing(self, host: bytes, size: int) -> bytes:
-        """Return the head to send to a worker, for a body of `size` bytes."""
+    @property
+    def anonymous(self) -> RequestHead:
+        """The same head without the client's credentials, made once."""
+        if self._anonymous is None:
+            self._anonymous = self.changed(_NO_CREDENTIALS)
+        return self._anonymous
+
+    @property
+    def unfiltered(self) -> RequestHead:
+        """The same head with all end-to-end headers that the client sent, for those who are no workers."""
+        if self._goes_on is None:
+            return self
+        other = copy.copy(self)
+        left_out = REQUEST_HOP_BY_HOP | _nominated(self.fields.get(b"connection", b""))
+        other._forwarded = b"".join(
+            [b"%b: %b\r\n" % (name, value) for name, value in self._headers if name.lower() not in left_out]
+        )
+        return other
+
+    def outgoing(self, host: bytes, size: int, fields: bytes = b"") -> bytes:
+        """Return the head to send to a worker, for a body of `size` bytes; `fields` are further lines, whole ones."""
         length = b"Content-Length: %d\r\n" % size if size or self.method in _METHODS_WITH_BODY else b""
-        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (self.method, self.target, host, self._forwarded, length)
+        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%b\r\n" % (
+            self.method,
+            self.target,
+            host,
+            self._forwarded,
+            fields,
+            length,
+        )
 
 
 def _name_of(line: bytes) -> bytes:
     return line.partition(b":")[0].lower()
 
 
+_NO_CREDENTIALS: Mapping[bytes, None] = {b"authorization": None, b"x-api-key": None, b"api-key": None}
 _METHODS_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 
 

@@ -6,13 +6,17 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from router_core.relay.downstream import Downstream
 from router_core.relay.exchange import Exchange
+from router_core.relay.tls import ServerTls, WorkerTls
 from router_core.relay.upstream import Origin, UpstreamLimits
 
 _SWEEP_S = 0.5
 _BACKLOG = 4096
+_HANDSHAKE_S = 10.0
+_SHUTDOWN_S = 2.0  # for a client to take leave, as TLS wants it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class RelayServer:
         handle: Who decides: called with each whole request.
         connections: The clients connected now.
         is_draining: Whether connections close after their running request.
+        goes_on: Tells which headers workers get; None lets all pass but cookies.
         refusals: Requests refused for their form, by HTTP status.
     """
 
@@ -53,7 +58,21 @@ class RelayServer:
         limits: DownstreamLimits,
         upstream_limits: UpstreamLimits,
         loop: asyncio.AbstractEventLoop,
+        worker_tls: WorkerTls | None = None,
+        key_of: Callable[[str], str | None] | None = None,
+        goes_on: Callable[[bytes], bool] | None = None,
     ) -> None:
+        """Make ready; nothing is opened yet.
+
+        Args:
+            handle: See the class.
+            limits: What a client may ask for.
+            upstream_limits: Times that bound connections to workers.
+            loop: Where all of it runs.
+            worker_tls: How workers at `https://` are spoken to.
+            key_of: Returns the API key that replaces the client's credentials at an address, None for none.
+            goes_on: Tells which headers workers get, by lower-case name; None lets all pass but cookies.
+        """
         self.handle = handle
         self.limits = limits
         self.connections: set[Downstream] = set()
@@ -61,19 +80,25 @@ class RelayServer:
         self.refusals: dict[int, int] = {}
         self.now = loop.time
         self._loop = loop
+        self.goes_on = goes_on
         self._upstream_limits = upstream_limits
+        self._key_of = key_of
+        self._worker_tls = worker_tls or WorkerTls()
         self._origins: dict[str, Origin] = {}
         self._server: asyncio.Server | None = None
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._all_left = asyncio.Event()
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listen; returns the address that was bound.
+    async def start(self, host: str, port: int, tls: ServerTls | None = None) -> tuple[str, int]:
+        """Listen, with TLS if it is given; returns the address that was bound.
 
         Raises:
             OSError: If the address cannot be had.
         """
-        self._server = await self._loop.create_server(lambda: Downstream(self), host, port, backlog=_BACKLOG)
+        options: dict[str, Any] = {"backlog": _BACKLOG}  # Any: keyword arguments of the loop's
+        if tls is not None:
+            options |= {"ssl": tls.context, "ssl_handshake_timeout": _HANDSHAKE_S, "ssl_shutdown_timeout": _SHUTDOWN_S}
+        self._server = await self._loop.create_server(lambda: Downstream(self), host, port, **options)
         self._sweep_handle = self._loop.call_later(_SWEEP_S, self._sweep)
         bound = self._server.sockets[0].getsockname()
         return bound[0], bound[1]
@@ -82,11 +107,17 @@ class RelayServer:
         """Return the way to a worker, the same one each time."""
         origin = self._origins.get(base_url)
         if origin is None:
-            origin = self._origins[base_url] = Origin(base_url, loop=self._loop, limits=self._upstream_limits)
+            origin = self._origins[base_url] = Origin(
+                base_url,
+                loop=self._loop,
+                limits=self._upstream_limits,
+                tls=self._worker_tls,
+                api_key=None if self._key_of is None else self._key_of(base_url),
+            )
         return origin
 
     def forget_origin(self, base_url: str) -> None:
-        """A worker left: close idle connections to it, running requests finish."""
+        """A worker left or wants another key: close idle connections to it, running requests finish."""
         origin = self._origins.pop(base_url, None)
         if origin is not None:
             origin.close()

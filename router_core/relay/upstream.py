@@ -6,11 +6,13 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from router_core.relay.call import Call, Pieces
-from router_core.relay.head import AnswerHead
+from router_core.relay.head import AnswerHead, RequestHead
 from router_core.relay.head_memory import HeadMemory
+from router_core.relay.tls import CertificateError, WorkerTls, describe_tls_error
 
 # Above this a head and its body are handed to the kernel apart rather than copied together.
 _JOIN_BYTES = 16384
@@ -32,21 +34,51 @@ class UpstreamLimits:
 class Origin:
     """One worker's address and the idle connections to it."""
 
-    def __init__(self, base_url: str, *, loop: asyncio.AbstractEventLoop, limits: UpstreamLimits) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        limits: UpstreamLimits,
+        tls: WorkerTls | None = None,
+        api_key: str | None = None,
+    ) -> None:
         parts = urlsplit(base_url)
         if parts.hostname is None:
             raise ValueError(f"{base_url!r} names no host: write http://host:port")
         self.base_url = base_url
         self.host = parts.hostname
-        self.ssl_context = ssl.create_default_context() if parts.scheme == "https" else None
-        self.port = parts.port or (443 if self.ssl_context else 80)
+        self.tls = (tls or WorkerTls()) if parts.scheme == "https" else None
+        self.port = parts.port or (443 if self.tls else 80)
         self.host_header = parts.netloc.rpartition("@")[2].encode()
         self.loop = loop
         self.limits = limits
+        self._credentials = b"" if api_key is None else b"Authorization: Bearer %b\r\n" % api_key.encode("ascii")
         self.answer_heads: HeadMemory[AnswerHead] = HeadMemory()
         self._idle: list[Upstream] = []
         self._connecting: set[Connecting] = set()
         self.is_closed = False
+
+    def outgoing(self, head: RequestHead, size: int) -> bytes:
+        """Return a head as it goes to this worker, for a body of `size` bytes."""
+        if self._credentials:
+            return head.anonymous.outgoing(self.host_header, size, self._credentials)
+        return head.outgoing(self.host_header, size)
+
+    def tls_options(self) -> dict[str, Any]:  # Any: keyword arguments of the loop's
+        """Return how a connection is to be made, for the loop.
+
+        Raises:
+            CertificateError: If a certificate's file cannot be used.
+        """
+        if self.tls is None:
+            return {}
+        # As long as the whole connection may take: that time bounds the handshake, too.
+        return {
+            "ssl": self.tls.context,
+            "server_hostname": self.tls.server_name or self.host,
+            "ssl_handshake_timeout": self.limits.connect_timeout_s,
+        }
 
     def send(self, exchange: Call, *, fresh: bool = False) -> Upstream | Connecting:
         """Send a request on the newest idle connection, or on a new one."""
@@ -115,10 +147,14 @@ class Connecting:
         try:
             async with asyncio.timeout(origin.limits.connect_timeout_s):
                 _, upstream = await origin.loop.create_connection(
-                    lambda: Upstream(origin), origin.host, origin.port, ssl=origin.ssl_context
+                    lambda: Upstream(origin), origin.host, origin.port, **origin.tls_options()
                 )
         except TimeoutError:
             self._fail(f"no connection to {origin.base_url} within {origin.limits.connect_timeout_s:g} s")
+            return
+        except (ssl.SSLError, CertificateError) as error:
+            reason = describe_tls_error(error) if isinstance(error, ssl.SSLError) else str(error)
+            self._fail(f"no connection to {origin.base_url}: {reason}")
             return
         except OSError as error:
             self._fail(f"no connection to {origin.base_url}: {error.strerror or error}")
@@ -175,7 +211,7 @@ class Upstream(asyncio.Protocol):
         if not isinstance(body, bytes):
             self._send_pieces(exchange, body, is_reused=is_reused)
             return
-        head = exchange.head.outgoing(self._origin.host_header, len(body))
+        head = self._origin.outgoing(exchange.head, len(body))
         exchange.sent(self, is_reused=is_reused)
         if len(body) <= _JOIN_BYTES:
             self._transport.write(head + body)
@@ -184,7 +220,7 @@ class Upstream(asyncio.Protocol):
 
     def _send_pieces(self, exchange: Call, pieces: Pieces, *, is_reused: bool) -> None:
         size = sum(map(len, pieces))
-        head = exchange.head.outgoing(self._origin.host_header, size)
+        head = self._origin.outgoing(exchange.head, size)
         exchange.sent(self, is_reused=is_reused)
         if size <= _JOIN_BYTES:
             self._transport.write(b"".join((head, *pieces)))

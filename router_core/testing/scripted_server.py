@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -102,12 +103,20 @@ class ScriptedServer:
         connections: All connections so far, oldest first.
     """
 
-    def __init__(self, script: Script | Callable[[int], Script], *, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Take one script for all connections, or a function from a connection's index to its script."""
+    def __init__(
+        self,
+        script: Script | Callable[[int], Script],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Take one script for all connections, or a function from a connection's index to its script; TLS if given."""
         self.connections: list[Connection] = []
         self._script_of: Callable[[int], Script] = script if callable(script) else lambda _index: script
         self._host = host
         self._port = port
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters = Waiters()
@@ -115,7 +124,7 @@ class ScriptedServer:
     @property
     def url(self) -> str:
         """Where it listens, such as `http://127.0.0.1:40001`."""
-        return f"http://{self._host}:{self._port}"
+        return f"{'http' if self._tls is None else 'https'}://{self._host}:{self._port}"
 
     @property
     def port(self) -> int:
@@ -140,7 +149,7 @@ class ScriptedServer:
         await self._wait(lambda: sum(not c.is_open for c in self.connections) >= count, f"{count} ended", timeout_s)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, self._host, self._port, backlog=1024)
+        self._server = await asyncio.start_server(self._accept, self._host, self._port, backlog=1024, ssl=self._tls)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import string
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -39,8 +40,12 @@ class SimulatedEngine(EngineState):
 
     All knobs of `EngineState` are constructor arguments and attributes. After `stop` it can be started again, on the
     same port; its cache is then empty, as after a crash.
+
+    Attributes:
+        tls: Given, it listens with TLS.
     """
 
+    tls: ssl.SSLContext | None = None
     _app: EngineApp | None = field(default=None, init=False)
     _server: web.Server | None = field(default=None, init=False)
     _listener: asyncio.Server | None = field(default=None, init=False)
@@ -56,7 +61,7 @@ class SimulatedEngine(EngineState):
         """
         if not self.port:
             raise RuntimeError(f"engine {self.name!r} has no url before it is started")
-        return f"http://{self.host}:{self.port}"
+        return f"{'http' if self.tls is None else 'https'}://{self.host}:{self.port}"
 
     @property
     def app(self) -> EngineApp:
@@ -88,7 +93,7 @@ class SimulatedEngine(EngineState):
             self.changed()
             return server()
 
-        self._listener = await loop.create_server(accept, self.host, self.port, backlog=_BACKLOG)
+        self._listener = await loop.create_server(accept, self.host, self.port, backlog=_BACKLOG, ssl=self.tls)
         self._server = server
         self.port = self._listener.sockets[0].getsockname()[1]
         if self.pd is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextvars import ContextVar
@@ -172,7 +173,12 @@ class Router:
 
 @contextlib.asynccontextmanager
 async def running_router(
-    workers: Iterable[Any], *, policy: Any = "round_robin", expect_healthy: int | None = None, **settings: Any
+    workers: Iterable[Any],
+    *,
+    policy: Any = "round_robin",
+    expect_healthy: int | None = None,
+    client_tls: ssl.SSLContext | bool = True,
+    **settings: Any,
 ) -> AsyncIterator[Router]:
     """Run a router before engines (or URLs) and wait until they are healthy.
 
@@ -180,6 +186,7 @@ async def running_router(
         workers: Simulated engines, scripted servers or URLs.
         policy: As in the config.
         expect_healthy: How many workers to wait for; all of them when not given.
+        client_tls: How the session speaks to the router, if that listens with TLS.
         **settings: Further settings; workers are checked once only unless `health` says otherwise.
     """
     urls = [worker if isinstance(worker, str) else worker.url for worker in workers]
@@ -200,7 +207,7 @@ async def running_router(
         _record.reset(token)
     await server.start()
     try:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=client_tls)) as session:
             count = len(urls) if expect_healthy is None else expect_healthy
             await until(lambda: len(server.pool.candidates()) >= count, f"{count} healthy workers")
             yield Router(server, record, session)
@@ -221,9 +228,9 @@ class RawClient:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, url: str) -> RawClient:
-        host, _, port = url.removeprefix("http://").rpartition(":")
-        return cls(*await asyncio.open_connection(host, int(port)))
+    async def connect(cls, url: str, **options: Any) -> RawClient:
+        host, _, port = url.partition("://")[2].rpartition(":")
+        return cls(*await asyncio.open_connection(host, int(port), **options))
 
     def send(self, body: Mapping[str, Any] | None = None, path: str = CHAT) -> None:
         self.writer.write(request_bytes(body, path))

@@ -182,14 +182,14 @@ async def test_without_workers_the_list_is_empty():
 async def test_a_worker_that_is_added_is_told_of_at_once_and_serves_once_it_is_well(simulated_engine):
     engine = simulated_engine(health_status=503)
     async with engine, running_router([], expect_healthy=0, health={"interval_s": 0.05}) as router:
-        body = {"url": engine.url + "/", "labels": {"zone": "a"}, "priority": 80, "cost": 0.5, "api_key": "k"}
+        body = {"url": engine.url + "/", "labels": {"zone": "a"}, "priority": 80, "cost": 0.5, "runtime": "vllm"}
         status, facts, headers = await call(router, "POST", "/workers", body)
         worker_id = facts.pop("worker_id")
         assert status == 202
         assert headers["Location"] == facts.pop("location") == f"/workers/{worker_id}"
         assert str(uuid.UUID(worker_id)) == worker_id
         assert (facts["status"], facts["url"]) == ("accepted", engine.url)
-        assert facts["message"].endswith("Without effect here: api_key.")
+        assert facts["message"].endswith("Without effect here: runtime.")
 
         # It registers still: 503, not 404.
         info = await info_of(router, worker_id)

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_
 
 from router_core.contract.membership import WorkerSpec
 from router_core.contract.policy import PolicyConfig
+from router_core.contract.secret import ApiKey
 from router_core.contract.worker import WorkerRole
 from router_core.contract.worker_url import worker_url
 
@@ -34,6 +35,9 @@ class WorkerEntry(PolicyConfig):
     bootstrap_port: PortNumber | None = None
     """Port of an SGLang prefill worker's bootstrap server."""
 
+    api_key: ApiKey | None = None
+    """Key that it wants from the router, in place of `worker_api_key`."""
+
     @model_validator(mode="before")
     @classmethod
     def _url_alone(cls, value: object) -> object:
@@ -53,6 +57,7 @@ class WorkerEntry(PolicyConfig):
             models=frozenset(self.models),
             labels=MappingProxyType(dict(self.labels)),
             bootstrap_port=self.bootstrap_port,
+            api_key=None if self.api_key is None else self.api_key.get_secret_value(),
         )
 
 

@@ -6,7 +6,8 @@ For each url one of these cases holds:
 2. A source lists it and no source brought it before: it joins, unless an administrator has added it already.
 3. It is listed as before: nothing happens, the same worker object stays. If an administrator has removed it, it stays
    away until every source has dropped it once.
-4. It is listed with another role, other models, labels or bootstrap port: the worker leaves and another one joins.
+4. It is listed with another role, other models, labels, bootstrap port or API key: the worker leaves and another one
+   joins.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Protocol
 from router_core.contract.membership import Report, WorkerSpec
 from router_core.contract.worker import Worker
 from router_core.contract.worker_url import worker_url
+from router_core.fleet.worker_keys import WorkerKeys
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +67,19 @@ class Roster:
 
     Args:
         pool: Whose members to keep.
+        keys: Where the API keys go that a source knows.
         make_worker: Builds a worker that joins.
     """
 
-    def __init__(self, pool: RosterPool, *, make_worker: Callable[[WorkerSpec], Worker] = worker_of) -> None:
+    def __init__(
+        self,
+        pool: RosterPool,
+        *,
+        keys: WorkerKeys | None = None,
+        make_worker: Callable[[WorkerSpec], Worker] = worker_of,
+    ) -> None:
         self._pool = pool
+        self._keys = keys or WorkerKeys()
         self._make_worker = make_worker
         self._lists: dict[str, dict[str, WorkerSpec]] = {}
         self._members: dict[str, _Member] = {}
@@ -126,6 +136,7 @@ class Roster:
 
     def _join(self, source: str, spec: WorkerSpec) -> None:
         worker = self._pool.add(self._make_worker(spec))
+        self._keys.give(spec.url, spec.api_key)  # afterwards: another registration that ends takes its key with it
         self._members[spec.url] = _Member(worker, spec, source)
         log.info("worker %s (%s) joined: listed by %s", spec.url, spec.role.value, source)
 

@@ -174,14 +174,14 @@ async def test_items_that_are_no_models_are_left_out() -> None:
         assert await models_of(url + "/") == ["a", "b"]
 
 
-async def test_headers_are_sent_with_every_probe() -> None:
+async def test_a_workers_key_is_sent_with_every_probe() -> None:
     seen = []
 
     async def handler(request: web.Request) -> web.Response:
         seen.append(request.headers.get("Authorization"))
         return web.json_response({"data": []})
 
-    async with engine(handler) as url, EngineClient({"Authorization": "Bearer key"}) as client:
+    async with engine(handler) as url, EngineClient(key_of=lambda _: "key") as client:
         await client.check_health(url, "/health", 5)
         await client.fetch_models(url, 5)
     assert seen == ["Bearer key", "Bearer key"]

@@ -41,7 +41,7 @@ class ConnectingLoop:
     def create_task(self, coroutine):
         return asyncio.get_running_loop().create_task(coroutine)
 
-    async def create_connection(self, make_protocol, host, port, *, ssl):
+    async def create_connection(self, make_protocol, host, port, **_tls):
         transport, protocol = WorkerTransport(), make_protocol()
         protocol.connection_made(transport)
         self._prepare(transport)

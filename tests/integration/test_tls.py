@@ -1,0 +1,373 @@
+"""TLS on both sides, with real certificates: what works over TCP works here."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import ssl
+from pathlib import Path
+
+import aiohttp
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from router_core.cli.router_server import RouterServer
+from router_core.config import RouterConfig
+from router_core.contract.errors import StartupError
+from router_core.contract.request import OutcomeStatus
+from router_core.relay.tls import ServerTls, WorkerTls
+from router_core.testing.scripted_server import Pause, Read, ScriptedServer, Send, answer
+from router_core.testing.simulated_engine import SimulatedEngine
+
+from .certificates import Authority
+from .support import RawClient, chat, running_router, until
+
+HEALTHY = answer(b"ok")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+# --- clients ---
+
+
+async def test_clients_are_served_over_tls(authority: Authority):
+    tls = authority.files("router")
+    async with (
+        SimulatedEngine(name="a", tokens=5) as engine,
+        running_router([engine], tls=tls, client_tls=authority.client()) as router,
+    ):
+        assert router.url.startswith("https://")
+        assert await router.ask() == "a"
+        async with router.post(body=chat(stream=True)) as response:
+            text = (await response.read()).decode()
+        assert text.count("data: ") > 5
+        assert text.endswith("data: [DONE]\n\n")
+        async with router.get("/readiness") as response:
+            assert response.status == 200
+        assert "router_core_requests_total" in await router.metrics()
+
+
+async def test_a_client_without_tls_gets_nothing_and_harms_nobody(authority: Authority):
+    async with (
+        SimulatedEngine(name="a") as engine,
+        running_router([engine], tls=authority.files("router"), client_tls=authority.client()) as router,
+        await RawClient.connect(router.url) as plain,
+    ):
+        plain.send()
+        assert b"HTTP" not in await plain.read_rest()
+        assert await router.ask() == "a"
+
+
+async def test_a_client_without_a_certificate_is_turned_away_where_one_is_wanted(authority: Authority, tmp_path: Path):
+    tls = {**authority.files("router"), "client_ca": str(authority.ca)}
+    stranger = Authority(tmp_path, "stranger").client(with_certificate=True)
+    stranger.load_verify_locations(authority.ca)
+    async with (
+        SimulatedEngine(name="a") as engine,
+        running_router([engine], tls=tls, client_tls=authority.client(with_certificate=True)) as router,
+    ):
+        assert await router.ask() == "a"
+        for context in (authority.client(), stranger):
+            with pytest.raises(aiohttp.ClientError):
+                async with router.post(ssl=context) as response:
+                    await response.read()
+        assert len(engine.requests) == 1
+
+
+async def test_a_renewed_certificate_is_shown_to_new_connections(authority: Authority, caplog):
+    def serial(client: RawClient) -> str:
+        return client.writer.get_extra_info("ssl_object").getpeercert()["serialNumber"]
+
+    tls = authority.files("router")
+    trust = authority.client()
+    async with SimulatedEngine(name="a") as engine, running_router([engine], tls=tls, client_tls=trust) as router:
+        async with await RawClient.connect(router.url, ssl=trust) as before:
+            authority.files("router")
+            router.server.certificates.look()
+            async with await RawClient.connect(router.url, ssl=trust) as after:
+                assert serial(before) != serial(after)
+            before.send()
+            assert (await before.read_answer())[0] == 200
+        Path(tls["key"]).write_text("half a key")  # noqa: ASYNC240  # a local file, once
+        with caplog.at_level(logging.ERROR):
+            router.server.certificates.look()
+        assert "hold no certificate and key in PEM form; what was read before stays in use" in caplog.text
+        assert await router.ask() == "a"
+
+
+async def test_a_hang_up_over_tls_ends_the_workers_work(authority: Authority):
+    async with (
+        SimulatedEngine(name="a", ttft_s=3600.0) as engine,
+        running_router([engine], tls=authority.files("router"), client_tls=authority.client()) as router,
+    ):
+        for polite in (True, False):
+            client = await RawClient.connect(router.url, ssl=authority.client())
+            client.send()
+            await until(lambda: engine.running, "the request at the engine")
+            client.writer.close() if polite else client.hang_up()
+            await until(lambda: not engine.running, "the engine to stop")
+        outcomes = await router.settled(2)
+        assert {outcome.status for outcome in outcomes} == {OutcomeStatus.CANCELLED}
+
+
+async def test_a_client_that_reads_slowly_holds_back_its_worker_alone(authority: Authority):
+    size = 16 * 1024 * 1024
+    begun = asyncio.Event()
+    script = [Read(), HEALTHY]
+    flood = [
+        Read(),
+        Send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size),
+        Pause(event=begun),
+        Send(b"x" * size, piece=65536),
+    ]
+    tls = authority.server()
+    async with (
+        ScriptedServer(lambda index: script if index == 0 else flood, tls=tls) as worker,
+        running_router(
+            [worker],
+            tls=authority.files("router"),
+            worker_tls={"ca": str(authority.ca)},
+            client_tls=authority.client(),
+        ) as router,
+        await RawClient.connect(router.url, ssl=authority.client(), limit=65536) as slow,
+    ):
+        slow.send()
+        await slow.read_head()
+        begun.set()
+        (connection,) = (c for c in router.server._relay.connections if c._exchange is not None)
+        await until(lambda: connection._is_clogged, "the client to be seen as slow")
+        assert connection._transport.get_write_buffer_size() < size // 8
+        async with router.get("/health") as response:
+            assert response.status == 200
+        received = 0
+        while received < size:
+            received += len(await slow.reader.read(1 << 20))
+        assert received == size
+
+
+async def test_a_refused_request_is_told_why_over_tls(authority: Authority):
+    async with (
+        SimulatedEngine(name="a") as engine,
+        running_router([engine], tls=authority.files("router"), client_tls=authority.client()) as router,
+        await RawClient.connect(router.url, ssl=authority.client()) as client,
+    ):
+        client.writer.write(b"POST / HTTP/1.1\r\nhost: r\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n")
+        status, body = await client.read_answer()
+        assert (status, b"bad_request" in body) == (400, True)
+
+
+# --- workers ---
+
+
+async def test_a_worker_is_reached_over_mutual_tls_by_everybody(authority: Authority):
+    worker_tls = {"ca": str(authority.ca), **authority.files("client", "router")}
+    tls = authority.server(wants_client=True)
+    async with (
+        SimulatedEngine(name="a", tls=tls, dp_size=2) as engine,
+        running_router(
+            [engine], worker_tls=worker_tls, dp_aware=True, policy="power_of_two", expect_healthy=2
+        ) as router,
+    ):
+        assert engine.url.startswith("https://")
+        assert await router.ask() == "a"
+        for path in ("/v1/models", "/get_model_info", "/engine_metrics", "/get_loads", "/health_generate"):
+            async with router.get(path) as response:
+                assert response.status == 200, path
+        async with router.post("/flush_cache") as response:
+            assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("hosts", "settings", "is_healthy"),
+    [
+        (("127.0.0.1",), {}, True),
+        (("worker.internal",), {}, False),
+        (("worker.internal",), {"server_name": "worker.internal"}, True),
+        (("127.0.0.1",), {"server_name": "worker.internal"}, False),
+        (("worker.internal",), {"verify": False, "ca": []}, True),
+        (("127.0.0.1",), {"ca": []}, False),
+    ],
+)
+async def test_a_workers_certificate_has_to_be_its_own(authority: Authority, hosts, settings, is_healthy, caplog):
+    async with (
+        SimulatedEngine(name="a", tls=authority.server(*hosts)) as engine,
+        running_router(
+            [engine], worker_tls={"ca": str(authority.ca), **settings}, expect_healthy=int(is_healthy)
+        ) as router,
+    ):
+        if is_healthy:
+            assert await router.ask() == "a"
+            return
+        await until(lambda: "its certificate was not accepted" in caplog.text, "the log to say why")
+        async with router.post() as response:
+            assert response.status == 503
+        assert not engine.requests
+
+
+async def test_an_expired_certificate_is_refused_and_named(authority: Authority, caplog):
+    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    async with (
+        SimulatedEngine(tls=authority.server(not_after=past)) as engine,
+        running_router([engine], worker_tls={"ca": str(authority.ca)}, expect_healthy=0),
+    ):
+        await until(lambda: "certificate has expired" in caplog.text, "the log to say why")
+
+
+async def test_a_worker_whose_certificate_turns_bad_is_502_and_then_unhealthy(authority: Authority, caplog):
+    async with (
+        SimulatedEngine(name="a", tls=authority.server()) as engine,
+        running_router([engine], worker_tls={"ca": str(authority.ca)}, health={"failure_threshold": 1}) as router,
+    ):
+        assert await router.ask() == "a"
+        await engine.stop()
+        engine.tls = authority.server("elsewhere.internal")
+        await engine.start()
+        async with router.post() as response:
+            assert response.status == 502
+            assert (await response.json())["error"]["code"] == "upstream_connection_failed"
+        assert "IP address mismatch" in caplog.text
+        await until(lambda: not router.server.pool.candidates(), "the worker to be unhealthy")
+
+
+@pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x16\x03\x01", b""])
+async def test_a_worker_that_speaks_no_tls_is_unhealthy(greeting: bytes, authority: Authority, caplog):
+    async with (
+        ScriptedServer([Send(greeting)]) as worker,
+        running_router(
+            [worker.url.replace("http:", "https:")], worker_tls={"ca": str(authority.ca)}, expect_healthy=0
+        ) as router,
+    ):
+        await until(lambda: "GET /health failed: " in caplog.text, "the log to say so")
+        async with router.post() as response:
+            assert response.status == 503
+
+
+async def test_a_worker_that_never_shakes_hands_is_given_up(authority: Authority, caplog):
+    silent = [Pause(event=asyncio.Event())]
+    tls = authority.server()
+    async with (
+        SimulatedEngine(name="a", tls=tls) as engine,
+        running_router([engine], worker_tls={"ca": str(authority.ca)}, limits={"connect_timeout_s": 0.2}) as router,
+    ):
+        port = engine.port
+        await engine.stop()
+        async with ScriptedServer(silent, port=port), router.post() as response:
+            assert response.status == 502
+            assert "within 0.2 s" in caplog.text
+
+
+async def test_a_worker_that_wants_a_certificate_which_we_lack_is_502(authority: Authority, caplog):
+    first = authority.server()
+    async with (
+        SimulatedEngine(name="a", tls=first) as engine,
+        running_router([engine], worker_tls={"ca": str(authority.ca)}) as router,
+    ):
+        await engine.stop()
+        engine.tls = authority.server(wants_client=True)
+        await engine.start()
+        async with router.post() as response:
+            assert response.status == 502
+        # With TLS 1.3 a worker looks at our certificate after the handshake, so it is an answer that does not come.
+        assert "the worker's connection was lost before it answered" in caplog.text
+
+
+async def test_a_renewed_client_certificate_is_shown_to_workers(authority: Authority, tmp_path: Path):
+    other = Authority(tmp_path, "other")
+    worker_tls = {"ca": str(authority.ca), **other.files("client", "router")}
+    async with (
+        SimulatedEngine(name="a", tls=authority.server(wants_client=True)) as engine,
+        running_router([engine], worker_tls=worker_tls, expect_healthy=0) as router,
+    ):
+        authority.files("client", "router")
+        router.server.certificates.look()
+        await until(router.server.pool.candidates, "the worker to be healthy")
+        assert await router.ask() == "a"
+
+
+async def test_an_abort_in_mid_stream_reaches_a_tls_worker(authority: Authority):
+    async with (
+        SimulatedEngine(name="a", tls=authority.server(), tokens=1000, token_interval_s=3600.0) as engine,
+        running_router([engine], worker_tls={"ca": str(authority.ca)}) as router,
+    ):
+        client = await RawClient.connect(router.url)
+        client.send(chat(stream=True))
+        await client.read_until(b"data: ")
+        client.hang_up()
+        await until(lambda: not engine.running, "the engine to stop")
+        (outcome,) = await router.settled(1)
+        assert outcome.status is OutcomeStatus.CANCELLED
+
+
+async def test_a_tls_connection_is_kept_and_its_loss_noticed(authority: Authority):
+    async with (
+        SimulatedEngine(name="a", tls=authority.server()) as engine,
+        running_router([engine], worker_tls={"ca": str(authority.ca)}) as router,
+    ):
+        await router.ask()
+        connections = engine.connections
+        await router.ask()
+        assert engine.connections == connections
+        engine.cut_connections()
+        await router.ask()
+        assert engine.connections == connections + 1
+
+
+# --- settings ---
+
+
+def test_certificates_that_cannot_be_used_are_told_at_startup(authority: Authority, tmp_path: Path):
+    mine, other = authority.files("mine"), authority.files("other")
+    empty = tmp_path / "empty.pem"
+    empty.write_text("")
+    key = serialization.load_pem_private_key(Path(mine["key"]).read_bytes(), None)
+    (tmp_path / "locked.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"a passphrase"),
+        )
+    )
+    cases = {
+        f"tls.key: {other['key']} is not the key of the certificate in {mine['cert']}": {
+            "tls": {"cert": mine["cert"], "key": other["key"]}
+        },
+        f"tls.cert: {tmp_path}/gone cannot be read: No such file": {
+            "tls": {"cert": f"{tmp_path}/gone", "key": mine["key"]}
+        },
+        "tls.cert: ": {"tls": {"cert": str(empty), "key": mine["key"]}},
+        f"tls.client_ca: {empty} holds no certificates": {"tls": {**mine, "client_ca": str(empty)}},
+        f"worker_tls.ca: {empty} holds no certificates": {"worker_tls": {"ca": str(empty)}},
+        f"tls.key: {tmp_path}/locked.key is encrypted": {
+            "tls": {"cert": mine["cert"], "key": f"{tmp_path}/locked.key"}
+        },
+    }
+    for sentence, settings in cases.items():
+        config = RouterConfig.model_validate({"worker_urls": ["http://a"], "policy": "random", **settings})
+        with pytest.raises(StartupError) as caught:
+            RouterServer(config)
+        assert str(caught.value).startswith(sentence), settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"tls": {"cert": "a"}}, "cert stands without key"),
+        ({"tls": {"key": "a"}}, "key stands without cert"),
+        ({"tls": {"client_ca": "a"}}, "client_ca stands without cert and key"),
+        ({"worker_tls": {"cert": "a"}}, "cert stands without key"),
+        ({"worker_tls": {"ca": "a", "verify": False}}, "ca stands beside verify: false"),
+    ],
+)
+def test_half_a_setting_is_refused(settings, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
+        RouterConfig.model_validate(settings)
+
+
+def test_only_tls_of_this_decade_is_spoken(authority: Authority):
+    files = authority.files("router")
+    for context in (ServerTls(Path(files["cert"]), Path(files["key"])).context, WorkerTls(ca=[authority.ca]).context):
+        assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
