@@ -260,6 +260,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "cli-serve": lambda: command("serve"),
     "cli-policies": lambda: command("policies"),
     "cli-demo": lambda: command("demo"),
+    "cli-simulate": lambda: command("simulate"),
     "cli-simulated-engine": lambda: arguments_of(engine_process._parser()),
     "metrics": metrics,
     "inference-paths": inference_paths,

@@ -139,8 +139,21 @@ def _demo(parsed: argparse.Namespace) -> int:
     return demo.run(parsed)
 
 
+def _add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
+    from router_core.cli.simulate import command
+
+    command.add_arguments(parser)
+
+
+def _simulate(parsed: argparse.Namespace) -> int:
+    from router_core.cli.simulate import command
+
+    return command.run(parsed)
+
+
 _COMMANDS: Mapping[str, Command] = {
     "serve": Command("Route requests to workers.", arguments.add_serve_arguments, _serve),
     "policies": Command("Show the installed policies, or one of them in detail.", _add_policies_arguments, _policies),
     "demo": Command("Show a policy at work over simulated engines.", _add_demo_arguments, _demo),
+    "simulate": Command("Replay a trace with policies, on simulated engines.", _add_simulate_arguments, _simulate),
 }

@@ -95,6 +95,8 @@ class Prompt(Protocol):
     def cache_salt(self) -> str | None: ...
     @property
     def namespace(self) -> Namespace: ...
+    @property
+    def prefix(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,11 @@ class LiteralPrompt:
     def namespace(self) -> Namespace:
         """Model, adapter and salt."""
         return self.model, self.lora, self.cache_salt
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Hashed anew each time; the request keeps them."""
+        return chained_block_hashes(self.text, self.namespace)
 
 
 class RoutingRequest:
@@ -186,8 +193,7 @@ class RoutingRequest:
         if self._prefix is None:
             if "prefix" not in self._needs:
                 raise UndeclaredNeedError("prefix")
-            prompt = self._prompt
-            self._prefix = chained_block_hashes(prompt.text, prompt.namespace)
+            self._prefix = self._prompt.prefix
         return self._prefix
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -37,6 +38,23 @@ class EngineConstants:
         if self.step_token_budget < 1:
             raise ValueError(f"step_token_budget: {self.step_token_budget} is not positive; a step could do nothing")
 
+    def step_seconds(self, new_tokens: int, pairs: float, sequences: int, context_tokens: int) -> float:
+        """Return the seconds of one step.
+
+        Args:
+            new_tokens: Prompt tokens it computes.
+            pairs: Pairs of such a token and a token it attends to.
+            sequences: Decoding sequences, which get a token each.
+            context_tokens: Tokens of context of all of them together.
+        """
+        return (
+            self.step_s
+            + new_tokens * self.prefill_token_s
+            + pairs * self.prefill_pair_s
+            + sequences * self.decode_sequence_s
+            + context_tokens * self.decode_context_token_s
+        )
+
     def prefill_seconds(self, new_tokens: int, cached_tokens: int = 0) -> float:
         """Return the seconds from the start of an undisturbed prefill to its first token.
 
@@ -49,14 +67,32 @@ class EngineConstants:
         pairs = new_tokens * (cached_tokens + new_tokens / 2)
         return steps * self.step_s + new_tokens * self.prefill_token_s + pairs * self.prefill_pair_s
 
-    def decode_step_seconds(self, sequences: int, context_tokens: int = 0) -> float:
-        """Return the seconds of a step that gives each of `sequences` one token.
+    def decode_seconds(self, steps: int, sequences: int, context_tokens: int = 0) -> float:
+        """Return the seconds of `steps` steps in a row that do nothing but decode.
 
         Args:
-            sequences: Decoding sequences.
-            context_tokens: Tokens of context of all of them together.
+            steps: How many.
+            sequences: Decoding sequences, the same throughout.
+            context_tokens: Tokens of context of all of them together at the beginning; each step adds one a sequence.
         """
-        return self.step_s + sequences * self.decode_sequence_s + context_tokens * self.decode_context_token_s
+        read_tokens = steps * context_tokens + sequences * steps * (steps - 1) / 2
+        return steps * (self.step_s + sequences * self.decode_sequence_s) + read_tokens * self.decode_context_token_s
+
+    def decode_steps_until(self, seconds: float, sequences: int, context_tokens: int = 0) -> int:
+        """Return after how many steps, at least 1, a run of decode steps ends at or after `seconds`.
+
+        The inverse of `decode_seconds`, rounded up.
+        """
+        square = sequences * self.decode_context_token_s / 2
+        linear = self.step_seconds(0, 0, sequences, context_tokens) - square
+        reach = seconds * (1 - 1e-12)  # the end of a step is that step's, whatever floating point makes of it
+        if square > 0:
+            steps = 2 * reach / (linear + math.sqrt(linear * linear + 4 * square * reach))
+        elif linear > 0:
+            steps = reach / linear
+        else:
+            return 1
+        return max(1, math.ceil(steps))
 
 
 FAST = EngineConstants(step_s=0.001)
@@ -75,5 +111,57 @@ What the figures imply: 6 ms reads 16 GB of weights at 2.7 TB/s; 55.6 us compute
 56 ns reads a token's 131 kB of KV at 2.3 TB/s; 400,000 tokens of cache are 52 GB.
 """
 
-PRESETS = MappingProxyType({"fast": FAST, "h100_8b": H100_8B})
+A100_8B = EngineConstants(
+    step_s=10e-3,
+    prefill_token_s=107e-6,
+    prefill_pair_s=2.0e-9,
+    decode_context_token_s=82e-9,
+    decode_sequence_s=25e-6,
+)
+"""The same model on an A100 of 80 GB; an estimate: half the arithmetic (150 TFLOP/s), 1.6 TB/s."""
+
+H200_8B = EngineConstants(
+    step_s=4.1e-3,
+    prefill_token_s=55.6e-6,
+    prefill_pair_s=1.05e-9,
+    decode_context_token_s=34e-9,
+    decode_sequence_s=20e-6,
+    cache_tokens=800_000,
+)
+"""The same model on an H200; an estimate: the H100's arithmetic, 3.9 TB/s, 105 GB of cache."""
+
+L4_8B_FP8 = EngineConstants(
+    step_s=32e-3,
+    prefill_token_s=267e-6,
+    prefill_pair_s=5e-9,
+    decode_context_token_s=524e-9,
+    decode_sequence_s=40e-6,
+    step_token_budget=2048,
+    cache_tokens=92_000,
+)
+"""The same model in 8 bits on an L4 of 24 GB; an estimate: 60 TFLOP/s, 250 GB/s, 12 GB of cache."""
+
+H100X4_70B = EngineConstants(
+    step_s=15e-3,
+    prefill_token_s=142e-6,
+    prefill_pair_s=1.3e-9,
+    decode_context_token_s=36e-9,
+    decode_sequence_s=30e-6,
+)
+"""A 70B model in 16 bits on four H100 with tensor parallelism; an estimate.
+
+140 GB of weights over four cards and 2 ms of communication make the floor; 140 GFLOP a token at 990 TFLOP/s; 328 kB of
+KV a token, so that 132 GB hold 400,000.
+"""
+
+PRESETS = MappingProxyType(
+    {
+        "fast": FAST,
+        "h100_8b": H100_8B,
+        "a100_8b": A100_8B,
+        "h200_8b": H200_8B,
+        "l4_8b_fp8": L4_8B_FP8,
+        "h100x4_70b": H100X4_70B,
+    }
+)
 """The constants by the name a command line knows them by."""

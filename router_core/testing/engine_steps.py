@@ -176,7 +176,7 @@ class StepLoop:
             return
         interval = self._pace.token_interval_s
         if interval is None:
-            interval = self._pace.constants.decode_step_seconds(len(self._decoding), self.context_tokens)
+            interval = self._pace.constants.decode_seconds(1, len(self._decoding), self.context_tokens)
         loop = asyncio.get_running_loop()
         # A step that comes a little late shortens the next; a whole step late, and the time is lost: an engine that
         # cannot keep up is slow, it does not burst.

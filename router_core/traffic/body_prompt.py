@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from router_core.contract.prefix import chained_block_hashes
 from router_core.contract.request import Namespace
 from router_core.relay.head import RequestHead
 
@@ -81,6 +82,11 @@ class BodyPrompt:
         if self._text is None:
             self._text = _prompt_text(self.fields)
         return self._text
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Hashed anew each time; the request keeps them."""
+        return chained_block_hashes(self.text, self.namespace)
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -26,8 +26,8 @@ def test_a_fully_cached_prompt_still_takes_a_step():
 
 
 def test_a_decode_step_grows_with_sequences_and_context():
-    assert H100_8B.decode_step_seconds(100, 200_000) == pytest.approx(6e-3 + 100 * 20e-6 + 200_000 * 56e-9)
-    assert FAST.decode_step_seconds(100) == FAST.step_s
+    assert H100_8B.decode_seconds(1, 100, 200_000) == pytest.approx(6e-3 + 100 * 20e-6 + 200_000 * 56e-9)
+    assert FAST.decode_seconds(1, 100) == FAST.step_s
 
 
 def test_a_step_without_budget_is_refused():

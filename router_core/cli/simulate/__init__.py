@@ -1,0 +1,1 @@
+"""`router-core simulate` and `router-core trace`."""

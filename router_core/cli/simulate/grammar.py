@@ -1,0 +1,89 @@
+"""The little languages of the flags: engines, failures, workloads. Each mistake becomes one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import yaml
+
+from router_core.contract.errors import StartupError
+from router_core.contract.worker import WorkerRole
+from router_core.engine_model.timing import PRESETS, EngineConstants
+from router_core.simulate.fleet_plan import EnginePlan, Failure
+from router_core.simulate.synthetic import synthetic
+from router_core.simulate.trace import Trace
+
+_ENGINE = re.compile(r"(?:(?P<count>\d+)\s*[*x]\s*)?(?P<preset>\w+)")
+_FAILURE = re.compile(r"(?P<worker>\d+)@(?P<at>[\d.]+)(?:\+(?P<back>[\d.]+))?")
+_AMOUNT = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kKmM]?)")
+_UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+def read_engines(flag: str, text: str, role: WorkerRole, cache_tokens: int | None) -> tuple[EnginePlan, ...]:
+    """Read `[COUNT*]PRESET[:{CONSTANT: VALUE, ...}]`, such as `2*l4_8b_fp8:{cache_tokens: 50000}`."""
+    name, changes = split_options(flag, text)
+    match = _ENGINE.fullmatch(name)
+    if match is None or not (count := int(match["count"] or 1)):
+        raise StartupError([f"{flag} {text}: cannot be read; write [COUNT*]PRESET[:{{CONSTANT: VALUE, ...}}]"])
+    constants = PRESETS.get(match["preset"])
+    if constants is None:
+        raise StartupError([f"{flag} {text}: unknown preset {match['preset']!r}; give one of {', '.join(PRESETS)}"])
+    if cache_tokens is not None:
+        constants = replace(constants, cache_tokens=cache_tokens)
+    return (EnginePlan(_changed(f"{flag} {text}", constants, changes), role),) * count
+
+
+def read_failure(text: str) -> Failure:
+    """Read `WORKER@SECONDS[+SECONDS]`, such as `1@600+120`."""
+    match = _FAILURE.fullmatch(text)
+    if match is None:
+        raise StartupError([f"--fail {text}: cannot be read; write WORKER@SECONDS[+SECONDS], such as 1@600+120"])
+    try:
+        return Failure(int(match["worker"]), float(match["at"]), float(match["back"]) if match["back"] else None)
+    except ValueError as error:
+        raise StartupError([f"--fail {text}: {error}; write WORKER@SECONDS[+SECONDS], such as 1@600+120"]) from error
+
+
+def read_workload(text: str) -> Trace:
+    """Read `NAME[:{OPTION: VALUE, ...}]`, such as `sessions:{turns: 4}`."""
+    name, options = split_options("--workload", text)
+    return synthetic(name.replace("-", "_"), **options)
+
+
+def read_amount(flag: str, text: str) -> int:
+    """Read a whole number that may end in k or M: `400k`, `1.6M`."""
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        raise StartupError([f"{flag} {text}: is no amount; give a number such as 400k or 1.6M"])
+    return round(float(match["number"]) * _UNITS[match["unit"].lower()])
+
+
+def split_options(flag: str, text: str) -> tuple[str, Mapping[str, Any]]:  # Any: straight from the user
+    """Split `NAME:{OPTION: VALUE, ...}` into the name and the options, a YAML mapping."""
+    name, brace, rest = text.partition(":{")
+    if not brace:
+        return name.strip(), {}
+    try:
+        options = yaml.safe_load("{" + rest)
+    except yaml.YAMLError:
+        options = None
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        raise StartupError([f"{flag} {text}: the options cannot be read; write NAME:{{OPTION: VALUE, ...}}, in quotes"])
+    return name.strip(), options
+
+
+def _changed(place: str, constants: EngineConstants, changes: Mapping[str, Any]) -> EngineConstants:
+    known = {field.name: field.type for field in fields(EngineConstants)}
+    for name, value in changes.items():
+        if name not in known:
+            raise StartupError([f"{place}: unknown constant {name!r}; known are {', '.join(known)}"])
+        is_whole = known[name] == "int"
+        if isinstance(value, bool) or not isinstance(value, int if is_whole else int | float) or value < 0:
+            raise StartupError([f"{place}: {name}: {value!r} is no {'whole ' if is_whole else ''}number from 0 on"])
+    try:
+        return replace(constants, **changes)
+    except ValueError as error:
+        raise StartupError([f"{place}: {error}"]) from error

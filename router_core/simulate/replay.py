@@ -1,0 +1,321 @@
+"""Replays a trace through routers and engines, event by event. The same trace, policy and seed give the same run."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from router_core.contract.request import OutcomeStatus, RoutingRequest
+from router_core.engine_model.engine import Engine
+from router_core.engine_model.prefix_cache import PrefixCache
+from router_core.engine_model.sequence import Sequence as EngineSequence
+from router_core.simulate.arrivals import starting_times
+from router_core.simulate.contender import Contender
+from router_core.simulate.fleet_plan import Failure
+from router_core.simulate.prompt import TracePrompt
+from router_core.simulate.record import RequestRecord, RunRecord, Sample
+from router_core.simulate.router import Placement, Router
+from router_core.simulate.scenario import Scenario
+from router_core.simulate.simulated_worker import SimulatedWorker
+from router_core.simulate.trace import TraceRequest
+from router_core.simulate.virtual_time import VirtualTime
+from router_core.simulate.yardsticks import GreedyOracle, PooledOracle
+
+Progress = Callable[[int, int], None]
+"""Told now and then how many requests have ended, of how many."""
+
+_SAMPLES = 200
+_PROGRESS_EVERY = 200
+
+
+class _Job:
+    """One request on its way."""
+
+    __slots__ = ("placement", "position", "prefill", "record", "request", "routed", "router", "session", "tries")
+
+    def __init__(self, session: Sequence[int], position: int, request: TraceRequest, record: RequestRecord) -> None:
+        self.session = session
+        self.position = position
+        self.request = request
+        self.record = record
+        self.router: Router
+        self.routed: RoutingRequest
+        self.placement: Placement | None = None
+        self.prefill: Placement | None = None
+        self.tries = 0
+
+
+class Replay:
+    """One run of one policy."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        contender: Contender,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Build the fleet and start the routers.
+
+        Args:
+            scenario: What is replayed.
+            contender: The policy.
+            seed: Of the policy's random source, and of the arrivals.
+            progress: Told how far it is.
+            clock: Real seconds, to measure decisions by.
+
+        Raises:
+            StartupError: The policy cannot be had, or cannot start.
+        """
+        self._scenario = scenario
+        self._progress = progress
+        self._time = VirtualTime()
+        self._trace = scenario.trace
+        self._record = RunRecord(contender.label, seed, scenario.start_rate, len(scenario.fleet.engines))
+        self._pairs = scenario.fleet.has_pairs
+        self._left = len(self._trace.requests)
+        self._seed = seed
+        is_pooled = contender.is_yardstick and contender.name == "oracle_pooled"
+        self._workers = self._build_workers(is_pooled=is_pooled)
+        self._is_pooled = is_pooled
+        roles = [engine.role for engine in scenario.fleet.engines]
+        self._routers = []
+        for number in range(scenario.routers):
+            policy, source = self._policy(contender)
+            self._routers.append(
+                Router(
+                    policy,
+                    name=contender.label,
+                    source=source,
+                    seed=f"{seed}/{number}",
+                    time=self._time,
+                    roles=roles,
+                    clock=clock,
+                )
+            )
+
+    def run(self) -> RunRecord:
+        """Let it happen and return what became of it."""
+        record, virtual = self._record, self._time
+        numbers: dict[int, int] = {}
+        for index, request in enumerate(self._trace.requests):
+            numbers[id(request)] = index
+        starts = starting_times(self._scenario, self._seed)
+        for session, start_s in zip(self._trace.sessions, starts, strict=True):
+            turns = [numbers[id(request)] for request in session]
+            virtual.at(start_s, self._arrive, turns, 0)
+        for failure in self._scenario.fleet.failures:
+            virtual.at(failure.at_s, self._fail, failure)
+        if any("telemetry" in router.needs for router in self._routers):
+            self._poll()
+        sample_s = self._scenario.sample_s
+        self._sample_s = sample_s if sample_s is not None else max(1e-3, max(starts) / _SAMPLES)
+        self._sample()
+        try:
+            virtual.run()
+        finally:
+            for router in self._routers:
+                router.stop()
+        record.busy_s = [worker.busy_s for worker in self._workers]
+        record.ended_s = max((each.ended_s for each in record.requests), default=0.0)
+        for router in self._routers:
+            record.decisions += router.manager.decision_count
+            record.decision_s += router.manager.decision_seconds
+            for (plugin, kind), count in router.manager.faults.items():
+                key = f"{plugin}: {kind}"
+                record.faults[key] = record.faults.get(key, 0) + count
+        return record
+
+    # --- building ---
+
+    def _build_workers(self, *, is_pooled: bool) -> list[SimulatedWorker]:
+        engines = self._scenario.fleet.engines
+        block_tokens = self._trace.block_tokens
+        shared_cache = shared_queue = None
+        if is_pooled:
+            shared_cache = PrefixCache(sum(e.constants.cache_tokens for e in engines) // block_tokens, block_tokens)
+            shared_queue = deque[EngineSequence]()
+        workers = []
+        for number, plan in enumerate(engines):
+            cache = shared_cache  # an empty one is false, so no `or`
+            if cache is None:
+                cache = PrefixCache(plan.constants.cache_tokens // block_tokens, block_tokens)
+            engine = Engine(plan.constants, cache, shared_queue)
+            workers.append(
+                SimulatedWorker(
+                    number, engine, self._time, on_first_token=self._first_token, on_complete=self._complete
+                )
+            )
+        return workers
+
+    def _policy(self, contender: Contender) -> tuple[object, str]:
+        if not contender.is_yardstick:
+            return contender.build(needs_pair=self._pairs)
+        if contender.name == "oracle_greedy":
+            return GreedyOracle(self._workers, self._trace), "yardstick"
+        return PooledOracle(self._workers), "yardstick"
+
+    # --- requests ---
+
+    def _arrive(self, session: Sequence[int], position: int) -> None:
+        index = session[position]
+        request = self._trace.requests[index]
+        record = RequestRecord(index, self._time.now_s, request.prompt_tokens, request.output_tokens)
+        self._record.requests.append(record)
+        job = _Job(session, position, request, record)
+        routers = self._routers
+        turn = session[0] if self._scenario.split == "session" else index
+        job.router = routers[turn % len(routers)]
+        prompt = TracePrompt(request, self._trace.block_tokens, index)
+        job.routed = RoutingRequest(f"request-{index}", prompt, needs=job.router.needs)
+        self._place(job)
+
+    def _place(self, job: _Job) -> None:
+        job.tries += 1
+        router, request, record = job.router, job.request, job.record
+        if self._pairs:
+            pair = router.place_pair(job.routed)
+            if pair is None:
+                self._failed(job, OutcomeStatus.BACKPRESSURE)
+                return
+            job.prefill, job.placement = pair
+            record.worker, record.decode_worker = pair[0].number, pair[1].number
+            self._submit(job, job.prefill.number, output_tokens=1)
+            return
+        job.placement = router.place(job.routed)
+        if job.placement is None:
+            self._failed(job, OutcomeStatus.BACKPRESSURE)
+            return
+        record.worker = job.placement.number
+        self._submit(job, record.worker, output_tokens=request.output_tokens)
+
+    def _submit(self, job: _Job, number: int, *, output_tokens: int, is_received: bool = False) -> None:
+        request = job.request
+        blocks = self._trace.full_blocks(request)
+        sequence = EngineSequence(request.prompt_tokens, blocks, output_tokens, is_received=is_received)
+        sequence.owner = (job, sequence)
+        if not self._workers[number].is_up:  # it died while the KV cache was on its way
+            self._lose(job)
+            return
+        self._workers[number].submit(sequence)
+        if self._is_pooled:
+            for worker in self._workers:
+                worker.look()
+
+    def _first_token(self, owner: tuple[_Job, EngineSequence]) -> None:
+        job, sequence = owner
+        if job.prefill is not None and not sequence.is_received:
+            job.record.cached_tokens = sequence.cached_tokens
+            job.prefill.first_token()
+            return
+        if job.prefill is None:
+            job.record.cached_tokens = sequence.cached_tokens
+        job.record.first_token_s = self._time.now_s
+        if job.placement is not None:
+            job.placement.first_token()
+
+    def _complete(self, owner: tuple[_Job, EngineSequence]) -> None:
+        job, sequence = owner
+        request = job.request
+        # 1. A prefill leg: its KV cache goes to the decode worker.
+        if self._pairs and not sequence.is_received:
+            if job.prefill is not None:
+                job.prefill.complete(
+                    OutcomeStatus.SUCCESS,
+                    prompt_tokens=request.prompt_tokens,
+                    cached_tokens=sequence.cached_tokens,
+                    completion_tokens=1,
+                )
+            fleet = self._scenario.fleet
+            transfer_s = fleet.transfer_s + request.prompt_tokens * fleet.transfer_token_s
+            self._time.at(self._time.now_s + transfer_s, self._transferred, job, job.tries)
+            return
+        # 2. The request.
+        if job.placement is not None:
+            job.placement.complete(
+                OutcomeStatus.SUCCESS,
+                prompt_tokens=request.prompt_tokens,
+                cached_tokens=sequence.cached_tokens,
+                completion_tokens=request.output_tokens,
+            )
+        self._ended(job, OutcomeStatus.SUCCESS)
+
+    def _transferred(self, job: _Job, tries: int) -> None:
+        if job.tries == tries and job.placement is not None:
+            self._submit(job, job.placement.number, output_tokens=job.request.output_tokens, is_received=True)
+
+    def _failed(self, job: _Job, status: OutcomeStatus) -> None:
+        job.prefill = job.placement = None
+        if job.tries <= self._scenario.retries:
+            job.routed = job.routed.next_attempt()
+            self._place(job)
+        else:
+            self._ended(job, status)
+
+    def _ended(self, job: _Job, status: OutcomeStatus) -> None:
+        record = job.record
+        record.status = status
+        record.ended_s = self._time.now_s
+        self._left -= 1
+        if self._progress is not None and self._left % _PROGRESS_EVERY == 0:
+            self._progress(len(self._trace.requests) - self._left, len(self._trace.requests))
+        if not self._left:
+            self._time.stop()
+            return
+        position = job.position + 1
+        if position < len(job.session):
+            think_s = self._trace.requests[job.session[position]].think_s
+            cap_s = self._scenario.think_cap_s
+            self._time.at(
+                self._time.now_s + (think_s if cap_s is None else min(think_s, cap_s)),
+                self._arrive,
+                job.session,
+                position,
+            )
+
+    # --- the fleet ---
+
+    def _fail(self, failure: Failure) -> None:
+        worker = self._workers[failure.worker]
+        if not worker.is_up:
+            return
+        lost = worker.fail()
+        for router in self._routers:
+            router.set_health(failure.worker, is_healthy=False)
+        if failure.back_after_s is not None:
+            self._time.at(self._time.now_s + failure.back_after_s, self._return, failure.worker)
+        for job, _ in lost:
+            self._lose(job)
+
+    def _lose(self, job: _Job) -> None:
+        # The leg that broke is an error, the other one is cancelled.
+        for placement in (job.prefill, job.placement):
+            if placement is not None and not placement.is_over:
+                is_broken = not self._workers[placement.number].is_up
+                placement.complete(OutcomeStatus.ERROR if is_broken else OutcomeStatus.CANCELLED)
+        self._failed(job, OutcomeStatus.ERROR)
+
+    def _return(self, number: int) -> None:
+        self._workers[number].is_up = True
+        for router in self._routers:
+            router.set_health(number, is_healthy=True)
+
+    def _poll(self) -> None:
+        for router in self._routers:
+            if "telemetry" in router.needs:
+                router.poll(self._workers)
+        self._time.at(self._time.now_s + self._scenario.telemetry_s, self._poll)
+
+    def _sample(self) -> None:
+        engines = [worker.engine for worker in self._workers]
+        self._record.samples.append(
+            Sample(
+                self._time.now_s,
+                tuple(len(engine.waiting) for engine in engines),
+                tuple(engine.running for engine in engines),
+            )
+        )
+        self._time.at(self._time.now_s + self._sample_s, self._sample)

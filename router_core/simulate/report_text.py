@@ -1,0 +1,116 @@
+"""The report for a terminal: one line a policy, the best of each column marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from router_core.simulate.comparison import Comparison
+from router_core.simulate.contender import YARDSTICKS
+from router_core.simulate.summary import FIGURES, Figure, Spread, Summary
+
+_TABLES = (
+    ("hit_rate", "ttft_mean", "ttft_p50", "ttft_p90", "ttft_p99", "goodput", "failed"),
+    ("e2e_mean", "e2e_p90", "inter_token_mean", "inter_token_p99", "request_rate", "output_rate"),
+    ("imbalance", "queue_mean", "queue_max", "utilisation", "decision_us"),
+)
+_HEADS = {
+    "hit_rate": "hit rate",
+    "goodput": "in SLO",
+    "failed": "failed",
+    "e2e_mean": "E2E mean",
+    "e2e_p90": "E2E p90",
+    "inter_token_mean": "ITL mean",
+    "inter_token_p99": "ITL p99",
+    "request_rate": "req/s",
+    "output_rate": "tokens/s",
+    "imbalance": "imbalance",
+    "queue_mean": "queue mean",
+    "queue_max": "queue max",
+    "utilisation": "busy",
+    "decision_us": "decision",
+}
+_BY_NAME = {figure.name: figure for figure in FIGURES}
+
+
+def text_report(comparison: Comparison) -> str:
+    """Return the tables."""
+    return "\n".join(_lines(comparison))
+
+
+def headline(comparison: Comparison) -> str:
+    """Return what was simulated, in a line."""
+    scenario = comparison.scenario
+    trace = scenario.trace
+    seeds = len(comparison.records[0])
+    what = "sessions" if trace.is_closed_loop else "requests"
+    routers = f", {scenario.routers} routers" if scenario.routers > 1 else ""
+    return (
+        f"{trace.name}: {len(trace.requests):,} requests, {scenario.start_rate:.4g} {what}/s, "
+        f"{len(scenario.fleet.engines)} engines{routers}, {seeds} run{'s' if seeds > 1 else ''} each"
+    )
+
+
+def shown(figure: Figure, value: float) -> str:
+    """Return a value as people read it."""
+    if figure.unit == "share":
+        return f"{value * 100:.1f} %"
+    if figure.unit == "s":
+        return f"{value * 1e3:.1f} ms" if value < 0.1 else f"{value:.3g} s" if value < 1000 else f"{value:,.0f} s"
+    if figure.unit == "us":
+        return f"{value:.0f} us"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _lines(comparison: Comparison) -> Iterator[str]:
+    yield headline(comparison)
+    has_spread = len(comparison.records[0]) > 1
+    for names in _TABLES:
+        yield ""
+        figures = [_BY_NAME[name] for name in names]
+        rows = [["policy", *(_HEADS.get(figure.name, figure.title) for figure in figures)]]
+        for summary in comparison.summaries:
+            cells = [
+                _cell(figure, summary[figure.name], is_best=_is_best(figure, summary, comparison.summaries))
+                for figure in figures
+            ]
+            rows.append([summary.policy, *cells])
+            if has_spread:
+                rows.append(["", *(_range(figure, summary[figure.name]) for figure in figures)])
+        yield from _table(rows)
+    slo = comparison.slo
+    yield ""
+    notes = [f"* best of the policies; the first {comparison.warm_up * 100:g} % of arrivals are left out"]
+    if has_spread:
+        notes.append("second lines: least and most of the runs")
+    notes.append(f"SLO: TTFT up to {slo.ttft_s:g} s, {slo.inter_token_s * 1e3:g} ms a token")
+    yield "; ".join(notes)
+    for summary in comparison.summaries:
+        for kind, count in summary.faults.items():
+            yield f"! {summary.policy}: {count} faults ({kind}); the figures are partly those of the fallback"
+
+
+def _cell(figure: Figure, spread: Spread, *, is_best: bool) -> str:
+    return shown(figure, spread.mean) + ("*" if is_best else " ")
+
+
+def _range(figure: Figure, spread: Spread) -> str:
+    return "" if spread.low == spread.high else f"{shown(figure, spread.low)}-{shown(figure, spread.high)} "
+
+
+def _is_best(figure: Figure, summary: Summary, summaries: Sequence[Summary]) -> bool:
+    rivals = [each for each in summaries if each.policy not in YARDSTICKS]
+    if figure.is_better_low is None or summary.policy in YARDSTICKS or len(rivals) < 2:
+        return False
+    values = [each[figure.name].mean for each in rivals]
+    if min(values) == max(values):
+        return False
+    return summary[figure.name].mean == (min(values) if figure.is_better_low else max(values))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        first, *rest = row
+        yield "  ".join(
+            [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(rest, widths[1:], strict=True))]
+        ).rstrip()

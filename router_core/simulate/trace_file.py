@@ -1,0 +1,158 @@
+"""Traces in files: one JSON object a line, plain or gzip."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from router_core.contract.errors import StartupError
+from router_core.simulate.trace import Trace, TraceRequest
+
+DEFAULT_BLOCK_TOKENS = 512
+_GZIP_MAGIC = b"\x1f\x8b"
+_NO_BLOCKS: list[int] = []
+
+
+def read_trace(path: Path, *, block_tokens: int | None = None, requests: int | None = None) -> Trace:
+    """Read a trace.
+
+    The block size comes from `block_tokens`, else from a first line `{"block_size": ...}`, else from the file beside it
+    with the ending `.meta.json`, else it is 512. Turns with `think_ms` make it a closed loop.
+
+    Args:
+        path: The file; gzip is recognised by its content.
+        block_tokens: Tokens in a block of `hash_ids`.
+        requests: Read no more than this many.
+
+    Raises:
+        StartupError: The file, or a line of it, cannot be used; says which and why.
+    """
+    try:
+        with open_text(path) as lines:
+            head, rows = _split_head(path, lines)
+            if block_tokens is None:
+                block_tokens = _block_tokens(path, head)
+            read = [_request(row, path, number) for number, row in islice(rows, requests)]
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StartupError([f"{path}: cannot be read: {reason}; give a trace in JSON lines, plain or gzip"]) from error
+    if not read:
+        raise StartupError([f"{path}: has no requests; give one JSON object a line"])
+    is_closed_loop = any(request.think_s > 0 for request, _ in read)
+    read.sort(key=lambda each: (each[0].at_s, each[1]))
+    name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    return Trace(name, block_tokens, tuple(request for request, _ in read), is_closed_loop)
+
+
+def write_trace(trace: Trace, path: Path) -> None:
+    """Write a trace, gzipped if the file's name ends in `.gz`."""
+    turns: dict[str, int] = {}
+    with _open_to_write(path) as file:
+        file.write(orjson.dumps({"block_size": trace.block_tokens}) + b"\n")
+        for request in trace.requests:
+            row: dict[str, Any] = {
+                "timestamp": round(request.at_s * 1e3, 3),
+                "input_length": request.prompt_tokens,
+                "output_length": request.output_tokens,
+                "hash_ids": request.blocks,
+            }
+            if request.session is not None:
+                row["session_id"] = request.session
+                row["turn"] = turns[request.session] = turns.get(request.session, -1) + 1
+                row["think_ms"] = round(request.think_s * 1e3, 3)
+            if request.user is not None:
+                row["user"] = request.user
+            file.write(orjson.dumps(row) + b"\n")
+
+
+def open_text(path: Path) -> IO[bytes]:
+    """Open a plain or gzipped file to read its lines."""
+    with path.open("rb") as probe:
+        is_gzip = probe.read(2) == _GZIP_MAGIC
+    return gzip.open(path, "rb") if is_gzip else path.open("rb")  # type: ignore[return-value]  # a GzipFile reads alike
+
+
+def _open_to_write(path: Path) -> IO[bytes]:
+    return gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")  # type: ignore[return-value]
+
+
+_Row = dict[str, Any]  # Any: a stranger's JSON
+
+
+def _split_head(path: Path, lines: IO[bytes]) -> tuple[_Row, Iterator[tuple[int, _Row]]]:
+    rows = _rows(path, lines)
+    first = next(rows, None)
+    if first is None:
+        return {}, iter(())
+    if "block_size" in first[1] and "input_length" not in first[1]:
+        return first[1], rows
+
+    def again() -> Iterator[tuple[int, _Row]]:
+        yield first
+        yield from rows
+
+    return {}, again()
+
+
+def _rows(path: Path, lines: IO[bytes]) -> Iterator[tuple[int, _Row]]:
+    for number, line in enumerate(lines, start=1):
+        if line.isspace():
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise StartupError([f"{path}:{number}: is no JSON ({error}); write one JSON object a line"]) from error
+        if not isinstance(row, dict):
+            raise StartupError([f"{path}:{number}: is no JSON object; write one a line"])
+        yield number, row
+
+
+def _block_tokens(path: Path, head: _Row) -> int:
+    place = f"{path}:1"
+    size: object = head.get("block_size")
+    if size is None:
+        stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
+        beside = path.with_name(f"{stem}.meta.json")
+        place = str(beside)
+        if beside.exists():
+            try:
+                size = orjson.loads(beside.read_bytes()).get("block_size")
+            except (orjson.JSONDecodeError, AttributeError) as error:
+                raise StartupError([f"{beside}: is no JSON object; mend or remove it"]) from error
+    if size is None:
+        return DEFAULT_BLOCK_TOKENS
+    if not isinstance(size, int) or size < 1:
+        raise StartupError([f"{place}: block_size: {size!r} is no whole number above 0; give the tokens in a block"])
+    return size
+
+
+def _request(row: _Row, path: Path, number: int) -> tuple[TraceRequest, int]:
+    def figure(name: str, *, least: float, default: float | None = None) -> float:
+        value = row.get(name, default)
+        if value is None:
+            raise StartupError([f"{path}:{number}: {name} is missing; give a number"])
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value >= least:
+            raise StartupError(
+                [f"{path}:{number}: {name}: {value!r} is no number of at least {least:g}; mend the line"]
+            )
+        return value
+
+    blocks = row.get("hash_ids", _NO_BLOCKS)
+    if not isinstance(blocks, list) or not all(type(block) is int for block in blocks):
+        raise StartupError([f"{path}:{number}: hash_ids is no list of whole numbers; mend the line"])
+    session, user = row.get("session_id"), row.get("user", row.get("client"))
+    request = TraceRequest(
+        at_s=figure("timestamp", least=0) / 1e3,
+        prompt_tokens=max(1, int(figure("input_length", least=0))),
+        output_tokens=max(1, int(figure("output_length", least=0))),
+        blocks=tuple(blocks),
+        session=None if session is None else str(session),
+        think_s=figure("think_ms", least=0, default=0) / 1e3,
+        user=None if user is None else str(user),
+    )
+    return request, int(figure("turn", least=0, default=0))
