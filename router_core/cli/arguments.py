@@ -22,6 +22,7 @@ _FORMS: dict[str, dict[str, Any]] = {  # Any: what argparse takes
     "--pd-protocol": {"metavar": "NAME"},
     "--prefill": {"nargs": "+", "action": "append", "metavar": ("URL", "PORT")},
     "--decode": {"action": "append", "metavar": "URL"},
+    "--request-id-headers": {"nargs": "+", "action": "extend", "metavar": "NAME"},
     "--app-dir": {"metavar": "FOLDER"},
 }
 

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from router_core.cli.addresses import is_own_address, listening, refuse_own_address, url_of
 from router_core.cli.certificates import Certificates
+from router_core.cli.followers import build_followers
 from router_core.cli.plugins import build_sources
 from router_core.cli.served_pool import ServedPool
 from router_core.cli.static_workers import static_workers, worker_keys
@@ -39,6 +40,7 @@ from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
 from router_core.traffic.forwarded_headers import header_choice
 from router_core.traffic.ranks import RankPassing
+from router_core.traffic.reception import Reception
 from router_core.traffic.routes import INFERENCE_PATHS, Routes
 from router_core.traffic.shared import SharedTraffic
 
@@ -143,7 +145,12 @@ class RouterServer:
         for pool in self.pools:
             pool.open(shared)
         routes = await self._routes(stack, shared, client)
-        relay.handle = routes.handle
+        relay.handle = Reception(
+            routes.handle,
+            id_headers=config.request_id_headers,
+            follow=build_followers(config),
+            is_followed=routes.is_for_workers,
+        ).handle
         self.registry.add_sampler(
             traffic_sampler(
                 connections=lambda: len(relay.connections),

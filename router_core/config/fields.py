@@ -21,6 +21,7 @@ FLAGS: Mapping[str, str] = {
     "decode_policy": "--decode-policy",
     "app_dir": "--app-dir",
     "log_level": "--log-level",
+    "request_id_headers": "--request-id-headers",
     "prometheus_host": "--prometheus-host",
     "prometheus_port": "--prometheus-port",
     "pd.enabled": "--pd-disaggregation",
@@ -89,8 +90,7 @@ def _expects(rules: Mapping[str, Any]) -> str:
         return "one of " + ", ".join(rules["enum"])
     words = _IN_WORDS[rules["type"]]
     if rules["type"] == "array":
-        item = rules["items"]
-        return words + _ITEMS.get(item.get("$ref", "").rpartition("/")[2] or item.get("format", ""), " of URLs")
+        return words + _items(rules["items"])
     if rules.get("format") in _PATHS:
         return _PATHS[rules["format"]]
     if "exclusiveMinimum" in rules:
@@ -98,6 +98,12 @@ def _expects(rules: Mapping[str, Any]) -> str:
     if "maximum" in rules:
         return f"{words} from {rules['minimum']:g} to {rules['maximum']:g}"
     return f"{words}, {rules['minimum']:g} or more" if "minimum" in rules else words
+
+
+def _items(rules: Mapping[str, Any]) -> str:
+    if "enum" in rules:
+        return " of " + ", ".join(rules["enum"])
+    return _ITEMS.get(rules.get("$ref", rules.get("format", "")).rpartition("/")[2], " of URLs")
 
 
 _PATHS: Mapping[str, str] = {"path": "a folder", "file-path": "a file"}

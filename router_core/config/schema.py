@@ -16,7 +16,18 @@ from pydantic import (
 )
 
 from router_core.config.forwarding import ForwardedHeaders
-from router_core.config.section import Bytes, Count, LogLevel, Port, Seconds, Section, Word, WorkerUrl, WorkerUrls
+from router_core.config.section import (
+    Bytes,
+    Count,
+    HeaderNames,
+    LogLevel,
+    Port,
+    Seconds,
+    Section,
+    Word,
+    WorkerUrl,
+    WorkerUrls,
+)
 from router_core.config.tls import TlsConfig, WorkerTlsConfig
 from router_core.config.values import (
     distinct,
@@ -172,6 +183,9 @@ class PdConfig(Section):
         return self
 
 
+DEFAULT_REQUEST_ID_HEADERS = ("x-request-id", "x-correlation-id", "x-trace-id", "request-id")
+
+
 class RouterConfig(Section):
     """All settings of the router."""
 
@@ -216,6 +230,12 @@ class RouterConfig(Section):
 
     prometheus_port: Port | None = None
     """A separate port for `/metrics`; unset serves it on the main port alone."""
+
+    request_id_headers: HeaderNames = DEFAULT_REQUEST_ID_HEADERS
+    """Request headers that may name a request, in this order; without one of them the router makes a name."""
+
+    decision_headers: Literal["off", "on_request", "always"] = "off"
+    """Tell clients worker, policy and reason in `x-router-*` headers; `on_request` if they send `x-router-debug: 1`."""
 
     proxy_unknown_paths: bool = False
     """Hand paths the router does not know to a worker instead of answering 404."""

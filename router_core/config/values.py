@@ -72,6 +72,13 @@ def single_word(value: str) -> str:
     return value
 
 
+def header_name(value: str) -> str:
+    """Return `value` in lower case if it can name a header."""
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", value):
+        raise ValueError(f"{shown(value)} is not the name of a header; letters, digits and '-' can be in it")
+    return value.lower()
+
+
 def request_path(value: str) -> str:
     """Return `value` if it can stand in a request line as a path, with a query at most."""
     if not re.fullmatch(r"/[!-\"$-~]*", value):

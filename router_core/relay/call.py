@@ -20,6 +20,10 @@ class Call(Protocol):
         """The head to send."""
 
     @property
+    def request_fields(self) -> bytes:
+        """Whole header lines to send beside those of `head`."""
+
+    @property
     def body(self) -> bytes | Pieces:
         """The body to send."""
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from router_core.relay.framing import ChunkedBody, Framing, FramingError, SizedBody, UntilCloseBody
 from router_core.relay.head import END_OF_HEAD, AnswerHead, BadAnswerError, RequestHead
 from router_core.relay.local_answer import local_answer
-from router_core.relay.parties import Client, Destination, Ending, Listener, Source
+from router_core.relay.parties import Client, Destination, Ending, Follower, Listener, Source
 
 MAX_ANSWER_HEAD_BYTES = 65536
 _TAIL_READS = 4
@@ -29,6 +29,10 @@ class Exchange:
         body: The request's body, exactly as sent, without transfer coding.
         status: The worker's HTTP status once its answer has begun, else None.
         error: What went wrong, for the log and the error body; empty when nothing did.
+        request_id: Names the request, in logs and to worker and client; empty until somebody has named it.
+        request_fields: Whole header lines to send to the worker beside those of `head`.
+        answer_fields: Whole header lines to send to the client; a worker's lines of the same names stay behind.
+        follower: Who is told when it is over.
     """
 
     __slots__ = (
@@ -36,6 +40,10 @@ class Exchange:
         "body",
         "status",
         "error",
+        "request_id",
+        "request_fields",
+        "answer_fields",
+        "follower",
         "_client",
         "_listener",
         "_destination",
@@ -60,6 +68,10 @@ class Exchange:
         self.body = body
         self.status: int | None = None
         self.error = ""
+        self.request_id = ""
+        self.request_fields = b""
+        self.answer_fields = b""
+        self.follower: Follower | None = None
         self._client = client
         self._listener: Listener | None = None
         self._destination: Destination | None = None
@@ -97,6 +109,13 @@ class Exchange:
             self.head, self.body = self._original
             self._original = None
 
+    def fix_request_fields(self) -> None:
+        """Put the lines of `request_fields` into the head itself, for those who send it by other ways than this."""
+        if self.request_fields:
+            lines = self.request_fields.split(b"\r\n")[:-1]
+            self.head = self.head.changed({name: value for name, _, value in (line.partition(b": ") for line in lines)})
+            self.request_fields = b""
+
     def forward(self, destination: Destination, listener: Listener) -> None:
         """Send the request; may be called again from `on_end` while no answer has begun.
 
@@ -117,8 +136,12 @@ class Exchange:
             return
         keep_alive = self.head.keep_alive and self._client.may_stay_open
         self.status = status
-        message = local_answer(status, body, headers, keep_alive=keep_alive, is_http10=self.head.is_http10)
+        message = local_answer(
+            status, body, headers, keep_alive=keep_alive, is_http10=self.head.is_http10, fields=self.answer_fields
+        )
         self._client.write(message if self.head.method != b"HEAD" else message[: len(message) - len(body)])
+        if self.follower is not None:
+            self._tell_follower(None)
         self._client.answered(keep_alive=keep_alive)
 
     # --- for the worker's side ---
@@ -241,20 +264,22 @@ class Exchange:
         is_http10 = self.head.is_http10
         keep_alive = self.head.keep_alive and self._client.may_stay_open
         framing: Framing
-        line = b""
+        line = self.answer_fields
+        if answer.is_marked and line:
+            answer = answer.without(line)
         if self.head.method == b"HEAD" or answer.status in _BODILESS:
             framing = SizedBody(0)
             if size is not None and answer.status != 204:
-                line = b"Content-Length: %d\r\n" % size
+                line += b"Content-Length: %d\r\n" % size
         elif answer.is_chunked:
             framing = ChunkedBody()
             if is_http10:
                 self._sink, keep_alive = [], False
             else:
-                line = b"Transfer-Encoding: chunked\r\n"
+                line += b"Transfer-Encoding: chunked\r\n"
         elif size is not None:
             framing = SizedBody(size)
-            line = b"Content-Length: %d\r\n" % size
+            line += b"Content-Length: %d\r\n" % size
         else:
             framing = UntilCloseBody()
             keep_alive = self._worker_keeps_alive = False
@@ -310,6 +335,8 @@ class Exchange:
             if listener is not None:
                 listener.on_end(Ending.COMPLETE)
         finally:
+            if self.follower is not None:
+                self._tell_follower(Ending.COMPLETE)
             self._client.answered(keep_alive=self._keep_alive)
 
     def _fail(self, ending: Ending, error: str) -> None:
@@ -319,12 +346,18 @@ class Exchange:
         self.error = error
         if source is not None:
             source.abort()
-        if listener is None:
-            return
         begun = self.status is not None
         try:
-            listener.on_end(ending)
+            if listener is not None:
+                listener.on_end(ending)
         finally:
-            if begun and ending is not Ending.CLIENT_GONE:
+            if ending is Ending.CLIENT_GONE or (begun and listener is not None):
+                self._tell_follower(ending)
+            if listener is not None and begun and ending is not Ending.CLIENT_GONE:
                 ends_by_close = self._sink is not None or isinstance(self._framing, UntilCloseBody)
                 self._client.break_off(ends_by_close=ends_by_close)
+
+    def _tell_follower(self, ending: Ending | None) -> None:
+        follower, self.follower = self.follower, None
+        if follower is not None:
+            follower.on_over(self, ending)

@@ -46,6 +46,8 @@ _ANSWER_HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+# Fields that a router adds to an answer; the router nearest to the client has the last word.
+_MARKS = frozenset({b"x-request-id", b"x-router-worker", b"x-router-policy", b"x-router-reason"})
 _KEEP_OR_CLOSE = frozenset({b"keep-alive", b"close", b""})
 # llhttp knows this method and reads no body after it; we serve no tunnels.
 _CONNECT = b"CONNECT"
@@ -218,6 +220,7 @@ class RequestHead:
         kept = [line for line in self._forwarded.splitlines(keepends=True) if _name_of(line) not in fields]
         added = [b"%b: %b\r\n" % (name, value) for name, value in fields.items() if value is not None]
         other._forwarded = b"".join(kept + added)
+        other.fields = {name: value for name, value in {**self.fields, **fields}.items() if value is not None}
         return other
 
     def to(self, path: bytes) -> RequestHead:
@@ -245,6 +248,10 @@ class RequestHead:
             [b"%b: %b\r\n" % (name, value) for name, value in self._headers if name.lower() not in left_out]
         )
         return other
+
+    def sends(self, name: bytes) -> bool:
+        """Tell whether a field of the client's, by its lower-case name, goes to workers."""
+        return any(_name_of(line) == name for line in self._forwarded.splitlines())
 
     def outgoing(self, host: bytes, size: int, fields: bytes = b"") -> bytes:
         """Return the head to send to a worker, for a body of `size` bytes; `fields` are further lines, whole ones."""
@@ -275,9 +282,19 @@ class AnswerHead:
         content_length: Of the answer it was parsed from; None when it is not given.
         is_chunked: Whether the body is in chunked coding.
         keep_alive: Whether the worker keeps its connection after this answer.
+        is_marked: Whether the worker has set a field that the router may set itself.
     """
 
-    __slots__ = ("status", "content_length", "is_chunked", "keep_alive", "_reason", "_headers", "_forwarded")
+    __slots__ = (
+        "status",
+        "content_length",
+        "is_chunked",
+        "is_marked",
+        "keep_alive",
+        "_reason",
+        "_headers",
+        "_forwarded",
+    )
 
     def __init__(self, data: bytes) -> None:
         """Parse a whole head, its empty line included.
@@ -300,12 +317,14 @@ class AnswerHead:
         self.keep_alive = parser.get_http_version() == "1.1"
         self.content_length: int | None = None
         self.is_chunked = False
+        self.is_marked = False
         named: frozenset[bytes] = frozenset()
         forwarded = []
         for name, value in self._headers:
             lower = name.lower()
             if lower not in _ANSWER_HOP_BY_HOP:
                 forwarded.append(b"%b: %b\r\n" % (name, value))
+                self.is_marked = self.is_marked or lower in _MARKS
             elif lower == b"content-length":
                 self.content_length = int(value)
             elif lower == b"transfer-encoding":
@@ -334,6 +353,14 @@ class AnswerHead:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header (called by the parser)."""
         self._headers.append((name, value))
+
+    def without(self, fields: bytes) -> AnswerHead:
+        """Return the same head without the fields that stand in `fields`, which are whole lines."""
+        names = {_name_of(line) for line in fields.splitlines()}
+        other = copy.copy(self)
+        lines = self._forwarded.splitlines(keepends=True)
+        other._forwarded = b"".join(line for line in lines if _name_of(line) not in names)
+        return other
 
     def outgoing(self, framing: bytes) -> bytes:
         """Return the head to send to the client, `framing` being the header lines that we set."""

@@ -23,10 +23,16 @@ def error_body(status: int, code: str, message: str) -> bytes:
 
 
 def local_answer(
-    status: int, body: bytes, headers: Iterable[tuple[str, str]] = (), *, keep_alive: bool, is_http10: bool = False
+    status: int,
+    body: bytes,
+    headers: Iterable[tuple[str, str]] = (),
+    *,
+    keep_alive: bool,
+    is_http10: bool = False,
+    fields: bytes = b"",
 ) -> bytes:
-    """Return a whole answer."""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers).encode()
+    """Return a whole answer; `fields` are further header lines, whole ones."""
+    lines = fields + "".join(f"{name}: {value}\r\n" for name, value in headers).encode()
     if not keep_alive:
         lines += b"Connection: close\r\n"
     elif is_http10:

@@ -36,6 +36,13 @@ class Listener(Protocol):
         """It is over; called exactly once for each `forward`."""
 
 
+class Follower(Protocol):
+    """Who follows a request over all attempts at it, to the end of its answer."""
+
+    def on_over(self, exchange: Exchange, ending: Ending | None) -> None:
+        """It is over, once; `ending` is None when the router answered itself."""
+
+
 class Source(Protocol):
     """Where an answer comes from: a connection to a worker, or the way to one."""
 

@@ -30,6 +30,7 @@ class _SentCall:
     """What both have in common: one sending, and a second one if a kept connection turns out to be dead."""
 
     __slots__ = ("head", "body", "_is_paused", "_is_reused", "_origin", "_source")
+    request_fields = b""
 
     def __init__(self, head: RequestHead, body: bytes | Pieces) -> None:
         self.head = head

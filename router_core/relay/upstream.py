@@ -59,11 +59,11 @@ class Origin:
         self._connecting: set[Connecting] = set()
         self.is_closed = False
 
-    def outgoing(self, head: RequestHead, size: int) -> bytes:
-        """Return a head as it goes to this worker, for a body of `size` bytes."""
+    def outgoing(self, head: RequestHead, size: int, fields: bytes) -> bytes:
+        """Return a head as it goes to this worker, for a body of `size` bytes; `fields` are further lines."""
         if self._credentials:
-            return head.anonymous.outgoing(self.host_header, size, self._credentials)
-        return head.outgoing(self.host_header, size)
+            return head.anonymous.outgoing(self.host_header, size, self._credentials + fields)
+        return head.outgoing(self.host_header, size, fields)
 
     def tls_options(self) -> dict[str, Any]:  # Any: keyword arguments of the loop's
         """Return how a connection is to be made, for the loop.
@@ -211,7 +211,7 @@ class Upstream(asyncio.Protocol):
         if not isinstance(body, bytes):
             self._send_pieces(exchange, body, is_reused=is_reused)
             return
-        head = self._origin.outgoing(exchange.head, len(body))
+        head = self._origin.outgoing(exchange.head, len(body), exchange.request_fields)
         exchange.sent(self, is_reused=is_reused)
         if len(body) <= _JOIN_BYTES:
             self._transport.write(head + body)
@@ -220,7 +220,7 @@ class Upstream(asyncio.Protocol):
 
     def _send_pieces(self, exchange: Call, pieces: Pieces, *, is_reused: bool) -> None:
         size = sum(map(len, pieces))
-        head = self._origin.outgoing(exchange.head, size)
+        head = self._origin.outgoing(exchange.head, size, exchange.request_fields)
         exchange.sent(self, is_reused=is_reused)
         if size <= _JOIN_BYTES:
             self._transport.write(b"".join((head, *pieces)))

@@ -10,6 +10,7 @@ from router_core.fleet.ledger import Lease
 from router_core.relay.exchange import Exchange
 from router_core.relay.local_answer import error_body
 from router_core.relay.parties import Ending
+from router_core.traffic.following import following
 from router_core.traffic.usage import read_usage
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ class Attempt:
         dispatcher, exchange, request, worker = self._dispatcher, self._exchange, self._request, self._lease.worker
         if self._awaits_id:
             dispatcher.stored_responses.learn(exchange.tail, worker)
-        dispatcher.policy.request_complete(worker, request, self._outcome(ending))
+        outcome = self._outcome(ending)
+        dispatcher.policy.request_complete(worker, request, outcome)
+        if exchange.follower is not None and (followers := following(exchange)) is not None:
+            followers.attempt_ended(worker, request, outcome)
         if worker.is_draining:
             dispatcher.finish_draining(worker)
         if ending is _COMPLETE or ending is _CLIENT_GONE:

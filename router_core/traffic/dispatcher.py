@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import secrets
 from collections.abc import Mapping
 
 from router_core.contract.request import RoutingRequest
@@ -18,6 +16,7 @@ from router_core.relay.local_answer import error_body
 from router_core.relay.parties import Ending
 from router_core.traffic.attempt import Attempt
 from router_core.traffic.body_prompt import BodyPrompt
+from router_core.traffic.following import following
 from router_core.traffic.shared import SharedTraffic
 
 _log = logging.getLogger(__name__)
@@ -54,9 +53,6 @@ class Dispatcher:
             for need in sorted(policy.needs)
             if need.startswith(_HEADER_NEED)
         )
-        self._id_prefix = f"req-{secrets.token_hex(6)}-"
-        self._ids = itertools.count(1)
-        self._explains = _log.isEnabledFor(logging.DEBUG)  # asked once: the level does not change while we run
 
     def dispatch(self, exchange: Exchange) -> None:
         """Pick a worker and send the request there, or answer why not."""
@@ -81,10 +77,12 @@ class Dispatcher:
     ) -> bool:
         started = self.now()
         worker = self.policy.select_single(candidates, request)
-        if self._explains:
+        if _log.isEnabledFor(logging.DEBUG):
             log_decision(worker, request)
         if worker is None:
             return False
+        if exchange.follower is not None:
+            self._tell_placed(exchange, worker, request)
         attempt = Attempt(self, exchange, request, self._ledger.reserve(worker, request), started=started, tried=tried)
         if self._address is not None:
             self._address(exchange, worker)
@@ -97,14 +95,17 @@ class Dispatcher:
         if ending is Ending.CONNECT_FAILED:
             self._on_connect_failed(worker)
 
+    def _tell_placed(self, exchange: Exchange, worker: Worker, request: RoutingRequest) -> None:
+        followers = following(exchange)
+        if followers is not None:
+            followers.placed(exchange, worker, request, self.policy.name)
+
     def _routing_request(self, exchange: Exchange) -> RoutingRequest:
         head = exchange.head
-        given_id = head.fields.get(b"x-request-id")
-        request_id = f"{self._id_prefix}{next(self._ids):x}" if given_id is None else given_id.decode("latin-1")
         prompt = BodyPrompt(head, exchange.body)
         if not self._header_needs:
-            return RoutingRequest(request_id, prompt, needs=self._needs)
-        return RoutingRequest(request_id, prompt, needs=self._needs, headers=self._headers(head))
+            return RoutingRequest(exchange.request_id, prompt, needs=self._needs)
+        return RoutingRequest(exchange.request_id, prompt, needs=self._needs, headers=self._headers(head))
 
     def _headers(self, head: RequestHead) -> Mapping[str, str]:
         return {

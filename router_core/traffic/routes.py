@@ -83,6 +83,10 @@ class Routes:
             return
         exchange.forward(self._control, _DirectListener(exchange))
 
+    def is_for_workers(self, path: bytes) -> bool:
+        """Tell whether requests for a path are not the control plane's."""
+        return path in INFERENCE_PATHS or not self._is_control_path(path)
+
     def _stored_response(self, exchange: Exchange) -> None:
         worker = self._stored_responses.find(exchange.head.path)
         if worker is None:

@@ -10,6 +10,7 @@ from router_core.contract.worker import Worker
 from router_core.fleet.ledger import Lease
 from router_core.relay.parties import Ending
 from router_core.traffic.attempt import OUTCOME_OF_ENDING, outcome_of_http
+from router_core.traffic.following import Following
 from router_core.traffic.usage import read_usage
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class PairLeg:
         "is_finished",
         "worker",
         "_finish_draining",
+        "_followers",
         "_lease",
         "_leg",
         "_now",
@@ -45,11 +47,13 @@ class PairLeg:
         leg: Leg,
         *,
         now: Callable[[], float],
+        followers: Following | None,
     ) -> None:
         self.worker: Worker = lease.worker
         self.is_finished = False
         self._policy = dispatcher.policy
         self._finish_draining = dispatcher.finish_draining
+        self._followers = followers
         self._now = now
         self._lease = lease
         self._leg = leg
@@ -93,20 +97,19 @@ class PairLeg:
         self._lease.release()
         usage = read_usage(tail)
         request = self._request
-        self._policy.request_complete(
-            self.worker,
-            request,
-            RequestOutcome(
-                status,
-                http_status,
-                self._now() - self._started,
-                self._ttft_s,
-                usage.prompt_tokens,
-                usage.cached_tokens,
-                usage.completion_tokens,
-                request.attempt,
-                self._leg,
-            ),
+        outcome = RequestOutcome(
+            status,
+            http_status,
+            self._now() - self._started,
+            self._ttft_s,
+            usage.prompt_tokens,
+            usage.cached_tokens,
+            usage.completion_tokens,
+            request.attempt,
+            self._leg,
         )
+        self._policy.request_complete(self.worker, request, outcome)
+        if self._followers is not None:
+            self._followers.attempt_ended(self.worker, request, outcome)
         if self.worker.is_draining:
             self._finish_draining(self.worker)

@@ -32,6 +32,7 @@ from router_core.relay.parties import Ending
 from router_core.relay.side_call import PassedCall, SideCall
 from router_core.traffic.attempt import ANSWER_TO_ENDING
 from router_core.traffic.body_prompt import BodyPrompt
+from router_core.traffic.following import following
 from router_core.traffic.pd.leg import PairLeg
 from router_core.traffic.pd.merged_answer import MergedAnswer
 from router_core.traffic.pd.protocol import Conversation, Merge
@@ -69,9 +70,9 @@ class PairAttempt:
         self._request = request
         self._tried = tried
         self._prompt = BodyPrompt(exchange.head, exchange.body)
-        now = dispatcher.now
-        self._prefill = PairLeg(dispatcher, request, leases[0], Leg.PREFILL, now=now)
-        self._decode = PairLeg(dispatcher, request, leases[1], Leg.DECODE, now=now)
+        now, followers = dispatcher.now, following(exchange)
+        self._prefill = PairLeg(dispatcher, request, leases[0], Leg.PREFILL, now=now, followers=followers)
+        self._decode = PairLeg(dispatcher, request, leases[1], Leg.DECODE, now=now, followers=followers)
         self._prefill_call: SideCall | None = None
         self._decode_call: SideCall | PassedCall | None = None
         self._fact_call: SideCall | None = None

@@ -46,6 +46,7 @@ class PairDispatcher(Dispatcher):
 
     def dispatch(self, exchange: Exchange) -> None:
         """Pick a pair and send the request there, or answer why not."""
+        exchange.fix_request_fields()  # both legs are sent by heads of their own
         prefills, decodes = self._pool.candidates(WorkerRole.PREFILL), self._pool.candidates(WorkerRole.DECODE)
         is_generation = exchange.head.path in GENERATION_PATHS
         if not prefills or (is_generation and not decodes):
@@ -108,11 +109,14 @@ class PairDispatcher(Dispatcher):
         tried: tuple[Worker, ...],
     ) -> bool:
         pair = self.policy.select_pair(prefills, decodes, request)
-        if self._explains:
+        if _log.isEnabledFor(logging.DEBUG):
             for worker in pair or (None,):
                 log_decision(worker, request)
         if pair is None:
             return False
+        if exchange.follower is not None:
+            for worker in pair:
+                self._tell_placed(exchange, worker, request)
         leases = (
             self._ledger.reserve(pair[0], request, Leg.PREFILL),
             self._ledger.reserve(pair[1], request, Leg.DECODE),
