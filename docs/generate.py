@@ -25,12 +25,20 @@ from router_core.config import iter_fields
 from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome
 from router_core.control.app import create_control_app
 from router_core.fleet.engine_client import EngineClient
+from router_core.fleet.membership.source_state import SourceState
 from router_core.fleet.pool import WorkerPool
 from router_core.fleet.registry import WorkerRegistry
 from router_core.fleet.telemetry.poller import Freshness
 from router_core.observability.observer import MetricsObserver
 from router_core.observability.registry import MetricsRegistry
-from router_core.observability.samplers import policy_sampler, telemetry_sampler, traffic_sampler, worker_sampler
+from router_core.observability.samplers import (
+    membership_sampler,
+    policy_sampler,
+    telemetry_sampler,
+    traffic_sampler,
+    worker_sampler,
+)
+from router_core.observability.signals import SignalBoard, membership_check
 from router_core.plugin_host.context import LivePoolContext
 from router_core.plugin_host.discovery import installed_policies
 from router_core.testing import conformance, engine_process, regressions
@@ -163,12 +171,19 @@ def exposed() -> Iterator[tuple[Metric, str, list[str]]]:
     observer.on_start(LivePoolContext("default", plugin="metrics", seed=0, scheduler=loop, sink=sink))
     loop.close()
     outcome = RequestOutcome(OutcomeStatus.SUCCESS, 200, 1.0, 0.5, 10, 5, 20, 1, Leg.SINGLE)
-    observer.on_request_complete(make_worker(), make_request(), outcome)
+    request = make_request()
+    request.explain("cache_hit", cached_share=0.5)
+    observer.on_request_complete(make_worker(), request, outcome)
     logging.disable()
     sink.count("of_negative_value", -1, {})
     logging.disable(logging.NOTSET)
     registry.add_sampler(worker_sampler("default", lambda: [make_worker()]))
     registry.add_sampler(telemetry_sampler("default", lambda: {"http://worker-0": Freshness(1.0, 0)}))
+    registry.add_sampler(membership_sampler(lambda: [SourceState("file", True, 1.0, 0, 3, None)]))
+    board = SignalBoard()
+    board.add(membership_check(lambda: [SourceState("file", True, 1.0, 0, 3, None)]))
+    board.look()
+    registry.add_sampler(board.sample)
     registry.add_sampler(policy_sampler("default", _FaultyPolicy))
     registry.add_sampler(
         traffic_sampler(

@@ -30,7 +30,8 @@ from router_core.fleet.registration import Registrar
 from router_core.fleet.registry import WorkerRegistry
 from router_core.fleet.telemetry.poller import TelemetryPoller
 from router_core.observability.registry import MetricsRegistry
-from router_core.observability.samplers import telemetry_sampler, traffic_sampler
+from router_core.observability.samplers import membership_sampler, telemetry_sampler, traffic_sampler
+from router_core.observability.signals import SignalBoard, membership_check, telemetry_check, watch_pools
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.relay.control_origin import ControlOrigin
@@ -72,6 +73,7 @@ class RouterServer:
         self._keys = worker_keys(config)
         self.registrations = WorkerRegistry(self.pool, wall_clock=time.time, keys=self._keys)
         self.pools = tuple(ServedPool(settings, self.pool, self.registry) for settings in pools_of(config))
+        self.signals = SignalBoard()
         self._sources = build_sources(config)
         self._started = contextlib.AsyncExitStack()
         self._address = ("", 0)
@@ -162,6 +164,7 @@ class RouterServer:
         if config.prometheus_port is not None:
             with listening("prometheus_", config.prometheus_host or config.host, config.prometheus_port):
                 self._metrics_address = await self._listen_for_metrics(stack, config.prometheus_port)
+        watch_pools(self.signals, self.registry, {pool.name: pool.current_policy for pool in self.pools})
         if any("telemetry" in pool.policy.needs for pool in self.pools):
             self._start_telemetry(stack, client)
         sources = SourceSupervisor(
@@ -171,6 +174,10 @@ class RouterServer:
         )
         stack.push_async_callback(sources.stop)
         await sources.start()
+        self.signals.add(membership_check(sources.states))
+        self.registry.add_sampler(membership_sampler(sources.states))
+        self.signals.start(loop)
+        stack.callback(self.signals.stop)
         with listening("", config.host, config.port):
             self._address = await relay.start(config.host, config.port, certificates.server)
         certificates.start()
@@ -210,6 +217,7 @@ class RouterServer:
             is_own_address=lambda url: is_own_address(url, self._address),
             engines=client,
             health_endpoint=self.config.health.endpoint,
+            signals=self.signals.look,
         )
         return Routes(
             self.pools[-1].dispatcher.dispatch,
@@ -230,6 +238,7 @@ class RouterServer:
             now=time.monotonic,
         )
         self.registry.add_sampler(telemetry_sampler(self.pool.name, poller.freshness))
+        self.signals.add(telemetry_check(self.pool.name, poller.freshness))
         poller.start()
         stack.push_async_callback(poller.stop)
 

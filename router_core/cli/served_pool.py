@@ -13,6 +13,8 @@ from router_core.fleet.pool import WorkerPool
 from router_core.observability.registry import MetricsRegistry
 from router_core.observability.samplers import policy_sampler, worker_sampler
 from router_core.plugin_host.context import LivePoolContext
+from router_core.plugin_host.manager import PolicyManager
+from router_core.plugin_host.pair import PairManager
 from router_core.traffic.dispatcher import Dispatcher
 from router_core.traffic.pd.pair_dispatcher import PairDispatcher
 from router_core.traffic.shared import SharedTraffic
@@ -53,7 +55,11 @@ class ServedPool:
         stack.push_async_callback(self.policy.stop)
         self.members.subscribe(self._worker_added, self._worker_removed)
         self._metrics.add_sampler(worker_sampler(self.name, lambda: self.members.workers))
-        self._metrics.add_sampler(policy_sampler(self.name, lambda: self.policy))
+        self._metrics.add_sampler(policy_sampler(self.name, self.current_policy))
+
+    def current_policy(self) -> PolicyManager | PairManager:
+        """Return the policy and observers that decide now."""
+        return self.policy
 
     def open(self, shared: SharedTraffic) -> None:
         """Make ready to place requests."""

@@ -38,11 +38,16 @@ class WorkerSpec:
 
 
 Report = Callable[[tuple[WorkerSpec, ...]], None]
-"""Takes the whole present list. Raises nothing; may be called as often as one likes."""
+"""Takes the whole present list. Raises nothing; may be called as often as one likes: the very list that was reported
+last is a sign of life and costs nothing."""
 
 
 class MembershipSource(Protocol):
-    """Finds workers, from `run` until it is cancelled."""
+    """Finds workers, from `run` until it is cancelled.
+
+    A source that reports again and again even if nothing changes may say so by an attribute `max_silence_s`: after so
+    many seconds without a report it counts as blind, which shows in metrics and in `/health?verbose`.
+    """
 
     async def run(self, report: Report) -> None:
         """Report the list once it is known and whenever it changes; never returns of itself.

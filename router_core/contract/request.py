@@ -234,7 +234,9 @@ class RoutingRequest:
 
         Args:
             reason: A short fixed word such as `cache_hit`: it becomes a metric label, so never put a value in it.
-            **parts: The figures behind it; shown in the log at level debug, not in metrics.
+            **parts: The figures behind it; shown in the log at level debug, not in metrics. One has a meaning to the
+                router: `cached_share`, the share (0 to 1) of the prompt that the policy expects in the worker's
+                cache. It is compared with what the engine reports, so that a policy gone blind is noticed.
         """
         self.reason = reason
         self.reason_parts = parts

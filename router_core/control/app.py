@@ -8,7 +8,7 @@ from aiohttp import web
 
 from router_core.control.engines import EngineAsker, EngineHandlers
 from router_core.control.errors import json_app
-from router_core.control.health import HealthHandlers, PolicyStatus, ProbedPool
+from router_core.control.health import HealthHandlers, PolicyStatus, ProbedPool, SignalFacts
 from router_core.control.metrics import RenderMetrics, metrics_handler
 from router_core.control.models import FetchModels, ModelCatalog, ModelHandlers
 from router_core.control.workers import WorkerAdmin
@@ -27,6 +27,7 @@ def create_control_app(
     engines: EngineAsker,
     is_own_address: Callable[[str], bool] = lambda url: False,  # noqa: ARG005  # named as callers pass it
     health_endpoint: str = "/health",
+    signals: Callable[[], Iterable[SignalFacts]] = tuple,
 ) -> web.Application:
     """Return the application.
 
@@ -41,8 +42,9 @@ def create_control_app(
         engines: Asks one worker.
         is_own_address: Tells whether a URL is the router's own: such a worker is refused.
         health_endpoint: The path on which workers are checked.
+        signals: Returns the state of what decisions rest on.
     """
-    health = HealthHandlers(pools, policies or {}, is_draining)
+    health = HealthHandlers(pools, policies or {}, is_draining, signals)
     catalog = ModelCatalog(pools, fetch_models)
     models = ModelHandlers(catalog)
     app = json_app()

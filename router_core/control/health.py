@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import orjson
@@ -39,6 +39,26 @@ class PolicyStatus(Protocol):
         """Whether the fallback decides in its stead."""
 
 
+class SignalFacts(Protocol):
+    """Whether something that decisions rest on is there."""
+
+    @property
+    def signal(self) -> str:
+        """Which kind."""
+
+    @property
+    def subject(self) -> str:
+        """Whose."""
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether it cannot be relied upon."""
+
+    @property
+    def detail(self) -> str:
+        """Why, or what is known."""
+
+
 class HealthHandlers:
     """Answers `/liveness`, `/health` and `/readiness`.
 
@@ -49,21 +69,32 @@ class HealthHandlers:
         pools: All pools.
         policies: The policy of each pool, by the pool's name.
         is_draining: Tells whether the router is on its way out.
+        signals: Returns the state of all signals, as of now.
     """
 
     def __init__(
-        self, pools: Sequence[ProbedPool], policies: Mapping[str, PolicyStatus], is_draining: Callable[[], bool]
+        self,
+        pools: Sequence[ProbedPool],
+        policies: Mapping[str, PolicyStatus],
+        is_draining: Callable[[], bool],
+        signals: Callable[[], Iterable[SignalFacts]] = tuple,
     ) -> None:
         self._pools = pools
         self._policies = policies
         self._is_draining = is_draining
+        self._signals = signals
 
     async def liveness(self, request: web.Request) -> web.Response:
-        """Answer 200, always; with `?verbose`, tell of workers and policies."""
+        """Answer 200, always; with `?verbose`, tell of signals, workers and policies."""
         if "verbose" not in request.query:
             return web.Response(text="OK")
         pools = [_pool_facts(pool, self._policies.get(pool.name)) for pool in self._pools]
-        return json_response({"status": "ok", "is_draining": self._is_draining(), "pools": pools})
+        signals = [
+            {"signal": each.signal, "subject": each.subject, "is_degraded": each.is_degraded, "detail": each.detail}
+            for each in self._signals()
+        ]
+        status = "degraded" if any(each["is_degraded"] for each in signals) else "ok"
+        return json_response({"status": status, "is_draining": self._is_draining(), "signals": signals, "pools": pools})
 
     async def readiness(self, request: web.Request) -> web.Response:  # noqa: ARG002  # a handler takes the request
         """Answer 200 once one of the pools can serve a request, 503 before that and while draining."""

@@ -62,11 +62,23 @@ def exposed_names(kind: MetricKind, full_name: str) -> tuple[str, ...]:
     return (full_name,)
 
 
-TTFT_BUCKETS = (
+_VLLM_TTFT = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
     *(20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
 )
-"""The edges of vLLM's `time_to_first_token_seconds`: with equal edges, router minus engine means something."""
+_SGLANG_TTFT = (*(0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 200.0, 400.0),)
+TTFT_BUCKETS = tuple(sorted({*_VLLM_TTFT, *_SGLANG_TTFT}))
+"""Every edge of vLLM's and of SGLang's `time_to_first_token_seconds`: at each of them router minus engine is meant."""
+
+_VLLM_TPOT = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
+)
+_SGLANG_TPOT = (
+    *(0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.06, 0.08, 0.1, 0.2, 0.4, 0.6, 0.8),
+    *(1.0, 2.0, 4.0, 6.0, 8.0),
+)
+TPOT_BUCKETS = tuple(sorted({*_VLLM_TPOT, *_SGLANG_TPOT}))
+"""Every edge of vLLM's and of SGLang's `inter_token_latency_seconds`."""
 
 DURATION_BUCKETS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0),
@@ -82,6 +94,8 @@ def buckets_for(full_name: str) -> tuple[float, ...]:
     if full_name.endswith("_seconds"):
         if "time_to_first_token" in full_name or "ttft" in full_name:
             return TTFT_BUCKETS
+        if "per_output_token" in full_name or "inter_token" in full_name:
+            return TPOT_BUCKETS
         if "decision" in full_name:
             return DECISION_BUCKETS
         return DURATION_BUCKETS
@@ -99,6 +113,10 @@ HELP: Mapping[str, str] = {
         "prompt_tokens_total": "Prompt tokens, as the workers' replies report them.",
         "cached_tokens_total": "Prompt tokens served from the engine's cache, as the workers' replies report them.",
         "completion_tokens_total": "Generated tokens, as the workers' replies report them.",
+        "time_per_output_token_seconds": "Mean seconds between two tokens of an answer, after its first one.",
+        "cache_check_predicted_tokens_total": "Prompt tokens the policy expected in the chosen worker's cache, where "
+        "the reply tells what was there.",
+        "cache_check_reported_tokens_total": "Of the same requests: prompt tokens that the engine found in its cache.",
         "policy_decisions_total": "Decisions of the policy whose request has ended, by worker and given reason.",
         "metrics_dropped_total": "Metric updates that were refused, by metric (empty if it never existed) and reason.",
     }.items()

@@ -16,6 +16,9 @@ from router_core.api import (
     hookimpl,
 )
 
+CACHED_SHARE = "cached_share"
+"""The part of `request.explain` by which a policy says what share of the prompt it expects in the worker's cache."""
+
 _Key = tuple[str, OutcomeStatus, Leg, str | None]
 
 
@@ -26,6 +29,7 @@ class _Series(NamedTuple):
     decisions: Callable[[float], None]
     duration: Callable[[float], None]
     ttft: Callable[[float], None]
+    tpot: Callable[[float], None]
 
 
 class MetricsObserver:
@@ -41,6 +45,7 @@ class MetricsObserver:
         self.config = config
         self._series: dict[_Key, _Series] = {}
         self._tokens: dict[tuple[str, str], Callable[[float], None]] = {}
+        self._check: tuple[Callable[[float], None], Callable[[float], None]] | None = None
 
     @hookimpl
     def on_start(self, pool: PoolContext) -> None:
@@ -58,20 +63,39 @@ class MetricsObserver:
         series.requests(1)
         series.decisions(1)
         series.duration(outcome.duration_s)
-        if outcome.ttft_s is not None:
-            series.ttft(outcome.ttft_s)
+        ttft_s, completion_tokens = outcome.ttft_s, outcome.completion_tokens
+        if ttft_s is not None:
+            series.ttft(ttft_s)
+            if completion_tokens is not None and completion_tokens > 1:
+                series.tpot((outcome.duration_s - ttft_s) / (completion_tokens - 1))
         if outcome.prompt_tokens is not None:
             self._count_tokens("prompt_tokens_total", url, outcome.prompt_tokens)
         if outcome.cached_tokens is not None:
             self._count_tokens("cached_tokens_total", url, outcome.cached_tokens)
-        if outcome.completion_tokens is not None:
-            self._count_tokens("completion_tokens_total", url, outcome.completion_tokens)
+            if CACHED_SHARE in request.reason_parts and outcome.prompt_tokens and outcome.leg is not Leg.DECODE:
+                self._check_prediction(request.reason_parts[CACHED_SHARE], outcome.prompt_tokens, outcome.cached_tokens)
+        if completion_tokens is not None:
+            self._count_tokens("completion_tokens_total", url, completion_tokens)
 
     @hookimpl
     def on_worker_removed(self, worker: Worker) -> None:
         """Let go of what was kept for a worker that left."""
         self._series = {key: series for key, series in self._series.items() if key[0] != worker.url}
         self._tokens = {key: add for key, add in self._tokens.items() if key[1] != worker.url}
+
+    def _check_prediction(self, share: object, prompt_tokens: int, cached_tokens: int) -> None:
+        """Set what the policy expected beside what the engine found."""
+        if not isinstance(share, int | float) or not 0 <= share <= 1:
+            return
+        if self._check is None:
+            counter = self._pool.counter
+            self._check = (
+                counter("cache_check_predicted_tokens_total"),
+                counter("cache_check_reported_tokens_total"),
+            )
+        predicted, reported = self._check
+        predicted(share * prompt_tokens)
+        reported(cached_tokens)
 
     def _count_tokens(self, name: str, url: str, tokens: int) -> None:
         add = self._tokens.get((name, url))
@@ -86,4 +110,5 @@ class MetricsObserver:
             pool.counter("policy_decisions_total", worker=url, reason=reason or "unexplained"),
             pool.histogram("request_duration_seconds", leg=leg),
             pool.histogram("time_to_first_token_seconds", leg=leg),
+            pool.histogram("time_per_output_token_seconds", leg=leg),
         )

@@ -123,6 +123,20 @@ class MetricsRegistry(MetricSink, Collector):
         for sink in self._labelled:
             sink._look_up_afresh()
 
+    # --- reading ---
+
+    def total(self, name: str, labels: Mapping[str, str]) -> float:
+        """Return the sum of a counter's series that have all of these labels; 0 when there is none."""
+        family = self._families.get(metric_name(MetricKind.COUNTER, name) or "")
+        if family is None or not labels.keys() <= set(family.label_names):
+            return 0.0
+        wanted = [(family.label_names.index(label), value) for label, value in labels.items()]
+        return sum(
+            cell.value
+            for values, cell in family.series.items()
+            if isinstance(cell, Cell) and all(values[place] == value for place, value in wanted)
+        )
+
     # --- exposing ---
 
     async def render(self) -> tuple[bytes, str]:

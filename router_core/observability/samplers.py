@@ -91,6 +91,54 @@ def telemetry_sampler(pool: str, freshness: Callable[[], Mapping[str, Freshness]
     return sample
 
 
+class SourceState(Protocol):
+    """How a membership source is."""
+
+    @property
+    def name(self) -> str:
+        """Tells it apart."""
+
+    @property
+    def is_running(self) -> bool:
+        """False while it has failed and waits to be run again."""
+
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since it was last heard of; None before its first report."""
+
+    @property
+    def failures(self) -> int:
+        """How often it failed."""
+
+    @property
+    def workers(self) -> int:
+        """How many workers its last list had."""
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether it cannot be relied upon."""
+
+
+def membership_sampler(states: Callable[[], Iterable[SourceState]]) -> Sampler:
+    """Return a sampler of the membership sources."""
+
+    def sample() -> Iterator[Sample]:
+        gauge, counter = MetricKind.GAUGE, MetricKind.COUNTER
+        for state in states():
+            labels = {"source": state.name}
+            text = "1 while a membership source runs; 0 while it has failed and waits to be run again."
+            yield Sample("membership_source_up", gauge, text, labels, int(state.is_running))
+            if state.age_s is not None:
+                text = "Seconds since a membership source was last heard of."
+                yield Sample("membership_report_age_seconds", gauge, text, labels, state.age_s)
+            text = "How often a membership source failed."
+            yield Sample("membership_failures_total", counter, text, labels, state.failures)
+            text = "Workers in a membership source's last list."
+            yield Sample("membership_workers", gauge, text, labels, state.workers)
+
+    return sample
+
+
 def policy_sampler(pool: str, current: Callable[[], ManagedPolicy]) -> Sampler:
     """Return a sampler of one pool's policy.
 

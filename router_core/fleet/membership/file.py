@@ -58,6 +58,7 @@ class FileMembership:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         wall_clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
+        self.max_silence_s = 10 * config.poll_interval_s + 30
         self._config = config
         self._sleep = sleep
         self._wall_clock_ns = wall_clock_ns
@@ -72,15 +73,17 @@ class FileMembership:
         Raises:
             StartupError: If the file is there and wrong when the router starts, or missing and `must_exist` is set.
         """
+        listed: tuple[WorkerSpec, ...] = ()
         try:
-            report(await self._look() or ())
+            listed = await self._look() or listed
+            report(listed)
         except FileNotFoundError as error:
             if self._config.must_exist:
                 raise StartupError(
                     [f"membership file {self._config.path}: is not there; create it, or set must_exist: false"]
                 ) from error
             self._complain("is not there yet; the router has no workers from it until it is")
-            report(())
+            report(listed)
         except (OSError, _InvalidFileError) as error:
             raise StartupError([f"membership file {self._config.path}: {_reason(error)}"]) from error
         while True:
@@ -92,7 +95,9 @@ class FileMembership:
                 continue
             if specs is not None:
                 log.info("membership file %s: lists %d workers", self._config.path, len(specs))
-                report(specs)
+                listed = specs
+            if self._complaint is None:
+                report(listed)
 
     async def _look(self) -> tuple[WorkerSpec, ...] | None:
         """Return the file's list if the file has changed since the last look, else None."""

@@ -129,6 +129,7 @@ class KubernetesMembership:
     ) -> None:
         self._config = config
         self._timing = timing or WatchTiming(resync_s=config.resync_s)
+        self.max_silence_s = 3 * self._timing.watch_s
         self._access = Access(config.kubeconfig, config.context, silence_s)
         self._random = random or Random()  # noqa: S311  # spreads requests in time
         self._sleep = sleep
@@ -216,6 +217,6 @@ class KubernetesMembership:
 
     def _report(self, report: Report) -> None:
         specs = tuple(spec for role in self._selectors for spec in merge(self._found[role].values()))
-        if specs != self._reported:
+        if self._reported is None or specs != self._reported:
             self._reported = specs
-            report(specs)
+        report(self._reported)

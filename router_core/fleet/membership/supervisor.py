@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from random import Random
@@ -19,6 +20,7 @@ from router_core.contract.errors import StartupError
 from router_core.contract.membership import MembershipSource, Report, WorkerSpec
 from router_core.fleet.membership.backoff import Backoff
 from router_core.fleet.membership.roster import Roster
+from router_core.fleet.membership.source_state import SourceRecord, SourceState
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class SourceSupervisor:
         first_report_timeout_s: How long `start` waits for the first reports. A source that takes longer, because what
             it asks cannot be reached, goes on and reports when it can.
         sleep: Waits before a restart.
+        now: Monotonic seconds.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class SourceSupervisor:
         random: Random,
         first_report_timeout_s: float = 5.0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sources = tuple(sources)
+        self._records = {source.name: SourceRecord(source.name, now) for source in self._sources}
         self._roster = roster
         self._random = random
         self._first_report_timeout_s = first_report_timeout_s
@@ -91,6 +96,10 @@ class SourceSupervisor:
             if first_report.cancel():
                 log.warning("%s: has not reported yet; its workers join when it does", source.name)
 
+    def states(self) -> list[SourceState]:
+        """Return what is known of each source."""
+        return [record.state() for record in self._records.values()]
+
     async def stop(self) -> None:
         """End all sources; returns when none is left running."""
         for task in self._tasks:
@@ -100,28 +109,34 @@ class SourceSupervisor:
 
     async def _keep_running(self, source: NamedSource, first_report: asyncio.Future[None]) -> NoReturn:
         backoff = Backoff(self._random)
-        take = self._roster.report(source.name)
+        take, record = self._roster.report(source.name), self._records[source.name]
 
         def report(specs: tuple[WorkerSpec, ...]) -> None:
-            take(specs)
+            if record.heard(specs):
+                take(specs)
             backoff.reset()
             if not first_report.done():
                 first_report.set_result(None)
 
         while True:
-            error = await _run(source, report)
+            error = await _run(source, report, record)
+            record.is_running = False
+            record.failures += 1
             if not first_report.done():
                 first_report.set_exception(_startup_error(source.name, error))
                 await asyncio.get_running_loop().create_future()  # the router will not start and cancels this
             delay_s = backoff.next_delay_s()
             log.error("%s: %s; the last list stays, trying again in %.1f s", source.name, _described(error), delay_s)
             await self._sleep(delay_s)
+            record.is_running = True
 
 
-async def _run(source: NamedSource, report: Report) -> Exception:
+async def _run(source: NamedSource, report: Report, record: SourceRecord) -> Exception:
     """Run a source and return why it ended."""
     try:
-        await source.build().run(report)
+        running = source.build()
+        record.max_silence_s = getattr(running, "max_silence_s", None)  # most sources may be silent
+        await running.run(report)
     except Exception as error:  # noqa: BLE001  # a plugin's code: whatever it raises is told and does no more harm
         return error
     return RuntimeError("run() returned, which a source never does")

@@ -104,7 +104,7 @@ class Reflector(Generic[T]):
 
     Args:
         source: What to follow.
-        on_items: Called with the whole copy, by key, after each list and each change.
+        on_items: Called with the whole copy, by key, after each list, each change and each watch that ended in order.
         name: For log lines.
         timing: When things are done.
         random: Spreads lists and pauses.
@@ -183,6 +183,7 @@ class Reflector(Generic[T]):
                 self._backoff.reset()
         if lasted_s < min(_MIN_WATCH_S, timeout_s):
             raise WatchBrokenError(f"the watch ended after {lasted_s:.3f} s")
+        self._on_items(self._items)  # a sign of life
 
     def _apply(self, change: Change[T]) -> None:
         self._version = change.version

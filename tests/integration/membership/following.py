@@ -59,6 +59,8 @@ async def following(
     take = Roster(pool).report("source")
 
     def report(specs: tuple[WorkerSpec, ...]) -> None:
+        if reports and specs is reports[-1]:  # a sign of life
+            return
         reports.append(specs)
         take(specs)
         news.set()

@@ -215,6 +215,7 @@ async def test_verbose_health_tells_of_workers_and_of_the_policys_faults() -> No
         assert await response.json() == {
             "status": "ok",
             "is_draining": False,
+            "signals": [],
             "pools": [
                 {
                     "name": "default",

@@ -137,7 +137,10 @@ class CacheAwarePolicy:
         """Say why, to the request, the counters and the log."""
         _, reason, matched, chars, highest, lowest = decision
         ratio = matched / chars if chars else 0.0
-        request.explain(reason, matched=matched, ratio=ratio)
+        if reason == "cache_hit":
+            request.explain(reason, matched=matched, ratio=ratio, cached_share=ratio)
+        else:
+            request.explain(reason, matched=matched, ratio=ratio)
         self._load_range = highest, lowest
         pool = self._pool
         if reason == "imbalanced":

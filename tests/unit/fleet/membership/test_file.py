@@ -24,10 +24,17 @@ class Looks:
     def __init__(self, path: Path, *, age_ns: int = HOUR_NS, **options: object) -> None:
         config = FileMembership.Config.model_validate({"path": path, **options})
         self.reports: list[tuple[WorkerSpec, ...]] = []
+        self.signs_of_life = 0
         self._waiting = asyncio.Event()
         self._go = asyncio.Event()
         self._source = FileMembership(config, sleep=self._sleep, wall_clock_ns=lambda: path.stat().st_mtime_ns + age_ns)
         self._task: asyncio.Task[None] | None = None
+
+    def _report(self, specs: tuple[WorkerSpec, ...]) -> None:
+        if self.reports and specs is self.reports[-1]:
+            self.signs_of_life += 1
+        else:
+            self.reports.append(specs)
 
     @property
     def urls(self) -> list[str]:
@@ -35,7 +42,7 @@ class Looks:
 
     @contextlib.asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        self._task = asyncio.ensure_future(self._source.run(self.reports.append))
+        self._task = asyncio.ensure_future(self._source.run(self._report))
         try:
             await self._looked()
             yield
@@ -216,3 +223,17 @@ async def test_static_workers_are_reported_once():
     await asyncio.gather(task, return_exceptions=True)
     assert [[spec.url for spec in report] for report in reports] == [[A, B]]
     assert dict(reports[0][1].labels) == {"zone": "a"}
+
+
+async def test_each_look_at_a_good_file_is_a_sign_of_life_and_none_at_a_bad_one(tmp_path: Path):
+    path = tmp_path / "workers.yaml"
+    path.write_text(f"- {A}\n")
+    looks = Looks(path)
+    async with looks.following():
+        await looks.look()
+        await looks.look()
+        assert looks.signs_of_life == 2
+        replace(path, "- [")
+        await looks.look()
+        await looks.look()
+        assert looks.signs_of_life == 2
