@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 
-.PHONY: help install run test load lint bench docs-reference wheels clean
+.PHONY: help install run test load lint audit bench docs-reference wheels clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,9 @@ lint: $(STAMP)  ## Check style, types and the layering
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+audit: $(STAMP)  ## Look up dependencies in the public lists of known vulnerabilities
+	$(BIN)/python tests/audit_dependencies.py
 
 bench: $(STAMP)  ## Measure CPU per request and per chunk, and how soon an abort arrives
 	$(BIN)/python tests/bench/cpu_per_request.py

@@ -276,6 +276,7 @@ def _not_ready(exchange: Exchange) -> None:
 def _downstream_limits(config: RouterConfig) -> DownstreamLimits:
     limits = config.limits
     return DownstreamLimits(
+        max_connections=limits.max_connections,
         max_head_bytes=limits.max_head_bytes,
         max_body_bytes=limits.max_body_bytes,
         head_timeout_s=limits.head_timeout_s,

@@ -10,6 +10,7 @@ import signal
 import uvloop
 
 from router_core.cli.addresses import ANYWHERE, LOOPBACK
+from router_core.cli.open_files import allow_open_files
 from router_core.cli.router_server import RouterServer
 from router_core.config import RouterConfig
 from router_core.observability.logs import configure_logging
@@ -24,6 +25,7 @@ def run_server(config: RouterConfig) -> int:
         StartupError: If it cannot start.
     """
     configure_logging(config.log_level)
+    allow_open_files(config.limits.max_connections)
     server = RouterServer(config)
     uvloop.run(_serve(server))
     return 0

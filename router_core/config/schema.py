@@ -111,6 +111,9 @@ class TelemetryConfig(Section):
 class LimitsConfig(Section):
     """What a client or a worker may take of the router."""
 
+    max_connections: Count = 16384
+    """Client connections at a time; one more is answered 503. Each takes a file descriptor and a few KB."""
+
     max_head_bytes: Bytes = 65536
     """Largest request line and headers together, in bytes; more is answered 431."""
 

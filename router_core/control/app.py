@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aiohttp import web
 
+from router_core.control.admin_routes import add_admin_routes
 from router_core.control.engines import EngineAsker, EngineHandlers
 from router_core.control.errors import json_app
 from router_core.control.health import HealthHandlers, PolicyStatus, ProbedPool, SignalFacts
 from router_core.control.metrics import RenderMetrics, metrics_handler
 from router_core.control.models import FetchModels, ModelCatalog, ModelHandlers
+from router_core.control.openapi import answer_openapi
 from router_core.control.workers import WorkerAdmin
 from router_core.fleet.registry import WorkerRegistry
 
@@ -59,32 +61,15 @@ def create_control_app(
     app.router.add_get("/v1/models", models.list_models)
     app.router.add_get("/v1/models/{id:.+}", models.get_model)
     app.router.add_get("/metrics", metrics_handler(render_metrics))
-    _add_admin_routes(
+    add_admin_routes(
         app.router,
         WorkerAdmin(registry, is_own_address),
         EngineHandlers(pools, engines, health_endpoint=health_endpoint),
     )
+    app.router.add_get("/openapi.json", answer_openapi)
     for path in inference_paths:
         app.router.add_post(path, _served_elsewhere)
     return app
-
-
-def _add_admin_routes(router: web.UrlDispatcher, admin: WorkerAdmin, engines: EngineHandlers) -> None:
-    router.add_get("/workers", admin.list_workers)
-    router.add_post("/workers", admin.add_worker)
-    router.add_get("/workers/{id}", admin.get_worker)
-    router.add_put("/workers/{id}", admin.replace_worker)
-    router.add_patch("/workers/{id}", admin.merge_worker)
-    router.add_delete("/workers/{id}", admin.remove_worker)
-    router.add_post("/add_worker", admin.add_url)
-    router.add_post("/remove_worker", admin.remove_url)
-    router.add_get("/list_workers", admin.list_urls)
-    router.add_post("/flush_cache", engines.flush_cache)
-    router.add_get("/get_loads", engines.loads)
-    router.add_get("/get_server_info", engines.server_info)
-    router.add_get("/get_model_info", engines.model_info)
-    router.add_get("/engine_metrics", engines.metrics)
-    router.add_get("/health_generate", engines.health_generate)
 
 
 async def _served_elsewhere(request: web.Request) -> web.StreamResponse:  # noqa: ARG001  # a handler takes the request

@@ -6,6 +6,7 @@ on working and nobody believes they had an effect. Anything else unknown is an e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from pydantic import (
     ValidationError,
 )
 
+from router_core.contract.errors import shown
 from router_core.contract.secret import ApiKey
 from router_core.contract.worker import Worker, WorkerRole
 from router_core.contract.worker_url import worker_url
@@ -68,7 +70,7 @@ class WorkerForm(BaseModel):
     model_id: str | None = None
     models: tuple[str, ...] = ()
     priority: Annotated[int, Field(strict=True, ge=0)] = DEFAULT_PRIORITY
-    cost: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DEFAULT_COST
+    cost: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] = DEFAULT_COST
     labels: Mapping[str, str | None] = Field(default_factory=dict)
     bootstrap_port: Annotated[int, Field(strict=True, ge=1, le=65535)] | None = None
     api_key: ApiKey | None = None
@@ -137,8 +139,11 @@ def read_form(body: bytes) -> tuple[WorkerForm, list[str]]:
 _EXAMPLE = '{"url": "http://HOST:PORT"}'
 
 
+_PLAIN = re.compile(r"[\w.-]{1,40}")
+
+
 def _sentence(problem: Any) -> str:  # Any: pydantic's own description of an error
-    place = ".".join(map(str, problem["loc"]))
+    place = ".".join(str(part) if _PLAIN.fullmatch(str(part)) else shown(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{place}: unknown field; known are {', '.join(_KNOWN)}"
     message = problem["msg"].removeprefix("Value error, ")

@@ -26,9 +26,11 @@ _CODES = {
     413: "payload_too_large",
     431: "request_header_fields_too_large",
     501: "not_implemented",
+    503: "too_many_connections",
     505: "http_version_not_supported",
 }
 _LINGER_S = 2.0
+_TURNED_AWAY = 256  # clients over the limit that are told so at a time; the others are cut
 _MAX_PIPELINED_BYTES = 262_144
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
@@ -92,8 +94,11 @@ class Downstream(asyncio.Protocol):
         self.write = self._transport.write
         self._server.connections.add(self)
         self.deadline = self._server.now() + self._server.limits.head_timeout_s
-        if self._server.is_draining:
-            self._transport.abort()  # It came while the server was closing.
+        over = len(self._server.connections) - self._server.limits.max_connections
+        if self._server.is_draining or over > _TURNED_AWAY:
+            self._transport.abort()  # It came while the server was closing, or is one of far too many.
+        elif over > 0:
+            self._refuse(503, "the router has as many connections as it may; try again later")
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the reason changes nothing
         """The client is gone: whatever runs for it stops."""

@@ -16,6 +16,9 @@ import httptools
 
 END_OF_HEAD = b"\r\n\r\n"
 
+MAX_HEADERS = 1000
+"""Headers of one request; thousands of tiny ones would take far longer to read than to send."""
+
 # Fields that speak of one connection or of framing; we set our own.
 REQUEST_HOP_BY_HOP = frozenset(
     {
@@ -48,6 +51,7 @@ _ANSWER_HOP_BY_HOP = frozenset(
 )
 # Fields that a router adds to an answer; the router nearest to the client has the last word.
 _MARKS = frozenset({b"x-request-id", b"x-router-worker", b"x-router-policy", b"x-router-reason"})
+_CORS = b"access-control-"
 _KEEP_OR_CLOSE = frozenset({b"keep-alive", b"close", b""})
 # llhttp knows this method and reads no body after it; we serve no tunnels.
 _CONNECT = b"CONNECT"
@@ -120,6 +124,8 @@ class RequestHead:
         self._headers: list[tuple[bytes, bytes]] = []
         self._goes_on = goes_on
         self._anonymous: RequestHead | None = None
+        if data.count(b"\r\n") > MAX_HEADERS + 2:
+            raise BadRequestError(431, f"the request has more than {MAX_HEADERS} headers")
         if data[:1] in b"\r\n":
             raise BadRequestError(400, "malformed request head: a bare CR or LF")  # llhttp would skip it
         parser = httptools.HttpRequestParser(self)
@@ -322,6 +328,8 @@ class AnswerHead:
         forwarded = []
         for name, value in self._headers:
             lower = name.lower()
+            if lower.startswith(_CORS):
+                continue  # which pages may read an answer is the router's to say
             if lower not in _ANSWER_HOP_BY_HOP:
                 forwarded.append(b"%b: %b\r\n" % (name, value))
                 self.is_marked = self.is_marked or lower in _MARKS
@@ -342,7 +350,7 @@ class AnswerHead:
             forwarded = [
                 b"%b: %b\r\n" % (n, v)
                 for n, v in self._headers
-                if n.lower() not in _ANSWER_HOP_BY_HOP and n.lower() not in named
+                if n.lower() not in _ANSWER_HOP_BY_HOP | named and not n.lower().startswith(_CORS)
             ]
         self._forwarded = b"".join(forwarded)
 

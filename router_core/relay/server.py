@@ -24,6 +24,7 @@ class DownstreamLimits:
     """What a client may ask for; sizes in bytes, times in seconds.
 
     Attributes:
+        max_connections: Clients at a time; above it 503.
         max_head_bytes: Above it 431.
         max_body_bytes: Above it 413.
         head_timeout_s: For a whole head, from its first byte.
@@ -32,6 +33,7 @@ class DownstreamLimits:
         request_timeout_s: For a whole exchange, streams included.
     """
 
+    max_connections: int = 16384
     max_head_bytes: int = 65536
     max_body_bytes: int = 536_870_912
     head_timeout_s: float = 30.0

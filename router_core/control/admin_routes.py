@@ -1,0 +1,139 @@
+"""The paths of administration, each said once: the routes are made from it, and so is the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from aiohttp import web
+
+from router_core.control.engines import EngineHandlers
+from router_core.control.errors import Handler
+from router_core.control.workers import WorkerAdmin
+
+AnswerKind = Literal["accepted", "error", "admin_error", "object", "text", "worker", "worker_list", "any"]
+"""What an answer holds: a schema of the OpenAPI document, or one of its plain media types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path.
+
+    Attributes:
+        method: Such as `POST`.
+        path: With `{id}` where a worker's id stands.
+        handler: The name of the method that answers.
+        summary: What it does, in one line.
+        answers: What each status comes with.
+        takes_worker: Whether the body describes a worker.
+        takes_url: Whether the query names a worker's `url`.
+    """
+
+    method: str
+    path: str
+    handler: str
+    summary: str
+    answers: Mapping[int, AnswerKind]
+    takes_worker: bool = False
+    takes_url: bool = field(default=False)
+
+
+WORKERS = (
+    Operation("GET", "/workers", "list_workers", "List all registered workers.", {200: "worker_list"}),
+    Operation(
+        "POST",
+        "/workers",
+        "add_worker",
+        "Add a worker; it gets requests once its health check passes.",
+        {202: "accepted", 400: "admin_error", 409: "admin_error"},
+        takes_worker=True,
+    ),
+    Operation(
+        "GET",
+        "/workers/{id}",
+        "get_worker",
+        "Tell of one worker.",
+        {200: "worker", 400: "admin_error", 404: "admin_error"},
+    ),
+    Operation(
+        "PUT",
+        "/workers/{id}",
+        "replace_worker",
+        "Set labels, priority and cost, to their defaults where the body is silent.",
+        {202: "accepted", 400: "admin_error", 404: "admin_error"},
+        takes_worker=True,
+    ),
+    Operation(
+        "PATCH",
+        "/workers/{id}",
+        "merge_worker",
+        "Change what the body names; a label given as null goes.",
+        {202: "accepted", 400: "admin_error", 404: "admin_error"},
+        takes_worker=True,
+    ),
+    Operation(
+        "DELETE",
+        "/workers/{id}",
+        "remove_worker",
+        "Let a worker finish what it has and go.",
+        {202: "accepted", 400: "admin_error", 404: "admin_error"},
+    ),
+    Operation(
+        "POST",
+        "/add_worker",
+        "add_url",
+        "Add the worker at a URL.",
+        {200: "text", 400: "admin_error", 409: "admin_error"},
+        takes_url=True,
+    ),
+    Operation(
+        "POST",
+        "/remove_worker",
+        "remove_url",
+        "Let the worker at a URL finish what it has and go.",
+        {200: "text", 400: "admin_error", 404: "admin_error"},
+        takes_url=True,
+    ),
+    Operation("GET", "/list_workers", "list_urls", "List the addresses of all workers that stay.", {200: "object"}),
+)
+"""Answered by `WorkerAdmin`."""
+
+ENGINES = (
+    Operation(
+        "POST", "/flush_cache", "flush_cache", "Have every worker flush its cache.", {200: "object", 206: "object"}
+    ),
+    Operation("GET", "/get_loads", "loads", "Tell how many tokens each worker holds.", {200: "object"}),
+    Operation("GET", "/get_server_info", "server_info", "Tell how many workers there are.", {200: "object"}),
+    Operation(
+        "GET",
+        "/get_model_info",
+        "model_info",
+        "Pass on what the first available worker says of its model.",
+        {200: "any", 502: "error", 503: "error"},
+    ),
+    Operation("GET", "/engine_metrics", "metrics", "Tell all workers' metrics as one.", {200: "text", 500: "error"}),
+    Operation(
+        "GET",
+        "/health_generate",
+        "health_generate",
+        "Have one worker of each role generate a token.",
+        {200: "object", 503: "error"},
+    ),
+)
+"""Answered by `EngineHandlers`."""
+
+
+def add_admin_routes(router: web.UrlDispatcher, admin: WorkerAdmin, engines: EngineHandlers) -> None:
+    """Serve all of them."""
+    for operation, handler in _handlers(admin, engines):
+        if operation.method == "GET":
+            router.add_get(operation.path, handler)
+        else:
+            router.add_route(operation.method, operation.path, handler)
+
+
+def _handlers(admin: WorkerAdmin, engines: EngineHandlers) -> Iterator[tuple[Operation, Handler]]:
+    for operations, owner in ((WORKERS, admin), (ENGINES, engines)):
+        for operation in operations:
+            yield operation, getattr(owner, operation.handler)

@@ -1,0 +1,143 @@
+"""The OpenAPI document of administration, made from the routes and from the form that checks what is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from router_core.control.admin_routes import ENGINES, WORKERS, AnswerKind, Operation
+from router_core.control.health import json_response
+from router_core.control.worker_form import WITHOUT_EFFECT, WorkerForm
+
+Json = dict[str, Any]  # Any: JSON
+
+_TEXT: Json = {"type": "string"}
+_URL: Json = {"type": "string", "pattern": r"^https?://[^/?#@\s]+/?$", "examples": ["http://10.0.0.4:8000"]}
+_JSON_KINDS: dict[AnswerKind, Json] = {
+    "accepted": {"$ref": "#/components/schemas/Accepted"},
+    "admin_error": {"$ref": "#/components/schemas/AdminError"},
+    "error": {"$ref": "#/components/schemas/Error"},
+    "worker": {"$ref": "#/components/schemas/Worker"},
+    "worker_list": {"$ref": "#/components/schemas/WorkerList"},
+    "object": {"type": "object"},
+    "any": {},
+}
+_IN_WORDS = {
+    200: "Done.",
+    202: "Accepted.",
+    206: "Some workers have, some have not.",
+    400: "What was sent does not fit; `error` says why.",
+    404: "No worker has this id or URL.",
+    409: "The URL is registered already; `Location` names it.",
+    500: "No worker told any.",
+    502: "The worker could not be asked.",
+    503: "No worker is available, or one could not.",
+}
+
+
+async def answer_openapi(request: web.Request) -> web.Response:  # noqa: ARG001  # a handler takes the request
+    """Answer with the document."""
+    return json_response(openapi_document())
+
+
+def openapi_document() -> Json:
+    """Return the document, OpenAPI 3.1."""
+    paths: dict[str, Json] = {}
+    for operation in (*WORKERS, *ENGINES):
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "router-core administration",
+            "version": "1",
+            "description": "Where API keys are set, each of these wants one with the scope `admin`.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"key": []}],
+    }
+
+
+def _operation(operation: Operation) -> Json:
+    described: Json = {
+        "operationId": operation.handler,
+        "summary": operation.summary,
+        "responses": {str(status): _answer(status, kind) for status, kind in operation.answers.items()},
+    }
+    parameters: list[Json] = []
+    if "{id}" in operation.path:
+        parameters.append(
+            {
+                "name": "id",
+                "in": "path",
+                "required": True,
+                "description": "The worker's id, or its URL, percent-encoded.",
+                "schema": {**_TEXT, "minLength": 1},
+            }
+        )
+    if operation.takes_url:
+        parameters.append({"name": "url", "in": "query", "required": True, "schema": _URL})
+    if parameters:
+        described["parameters"] = parameters
+    if operation.takes_worker:
+        schema: Json = {"$ref": "#/components/schemas/WorkerForm"}
+        if operation.path == "/workers":
+            schema = {"allOf": [schema, {"required": ["url"], "properties": {"url": _URL}}]}
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return described
+
+
+def _answer(status: int, kind: AnswerKind) -> Json:
+    answer: Json = {"description": _IN_WORDS[status]}
+    if kind == "text":
+        answer["content"] = {"text/plain": {"schema": _TEXT}}
+    elif kind == "any":
+        answer["content"] = {"*/*": {}}
+    else:
+        answer["content"] = {"application/json": {"schema": _JSON_KINDS[kind]}}
+    if status == 202 and kind == "accepted":
+        answer["headers"] = {"Location": {"schema": _TEXT, "description": "The new worker's path."}}
+    return answer
+
+
+def _schemas() -> dict[str, Json]:
+    form = WorkerForm.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas: dict[str, Json] = form.pop("$defs", {})
+    form["properties"]["url"] = {"anyOf": [_URL, {"type": "null"}]}
+    form["properties"] |= {
+        name: {"description": "Other gateways take it; it has no effect here."} for name in sorted(WITHOUT_EFFECT)
+    }
+    schemas["WorkerForm"] = form
+    schemas["Worker"] = _object(
+        id=_TEXT,
+        url=_TEXT,
+        model_id=_TEXT,
+        models={"type": "array", "items": _object(id=_TEXT)},
+        priority={"type": "integer"},
+        cost={"type": "number"},
+        worker_type={"enum": ["regular", "prefill", "decode"]},
+        status={"enum": ["registering", "ready", "unhealthy", "draining"]},
+        is_healthy={"type": "boolean"},
+        is_draining={"type": "boolean"},
+        load={"type": "integer"},
+        labels={"type": "object", "additionalProperties": _TEXT},
+    )
+    schemas["WorkerList"] = _object(
+        workers={"type": "array", "items": {"$ref": "#/components/schemas/Worker"}},
+        total={"type": "integer"},
+        stats={"type": "object", "additionalProperties": {"type": "integer"}},
+    )
+    schemas["Accepted"] = _object(
+        status={"const": "accepted"}, worker_id=_TEXT, url=_TEXT, location=_TEXT, message=_TEXT
+    )
+    schemas["AdminError"] = _object(error=_TEXT, code=_TEXT)
+    schemas["Error"] = _object(error=_object(message=_TEXT, type=_TEXT, code=_TEXT))
+    return schemas
+
+
+def _object(**properties: Json) -> Json:
+    return {"type": "object", "required": list(properties), "properties": properties}
