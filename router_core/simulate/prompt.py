@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from router_core.contract.prefix import BLOCK_BYTES
+from router_core.contract.prefix import BLOCK_TOKENS, SHORT_BLOCK_TOKENS
+from router_core.contract.prefix import BYTES_PER_TOKEN as CHARS_PER_TOKEN
 from router_core.contract.request import Namespace
 from router_core.simulate.trace import TraceRequest
 
-CHARS_PER_TOKEN = 4
-BLOCK_TOKENS = BLOCK_BYTES // CHARS_PER_TOKEN
-
+_MIX_PLACE = 0xC2B2AE3D27D4EB4F
 _MIX = 0x9E3779B97F4A7C15  # of Fibonacci hashing: neighbours in number are no neighbours in text
 _MASK = (1 << 64) - 1
 _OWN = 1 << 63
@@ -61,16 +60,18 @@ class TracePrompt:
 
 
 def block_ids(request: TraceRequest, block_tokens: int, number: int) -> tuple[int, ...]:
-    """Return ids of the router's own blocks of a prompt, out of the trace's."""
-    count = request.prompt_tokens // BLOCK_TOKENS
-    blocks = request.blocks
-    # 1. They are the same.
-    if block_tokens == BLOCK_TOKENS and count <= len(blocks):
-        return blocks if count == len(blocks) else blocks[:count]
-    # 2. The router's are named after the trace's block in which they end, and the place where.
-    return tuple(
-        _id_at(end, blocks, block_tokens, number) for end in range(BLOCK_TOKENS, count * BLOCK_TOKENS + 1, BLOCK_TOKENS)
-    )
+    """Return ids of the router's own blocks of a prompt, out of the trace's.
+
+    A block that ends where one of the trace's does has its id; others are named after the trace's block they end in,
+    and the place.
+    """
+    blocks, tokens = request.blocks, request.prompt_tokens
+    ends = range(SHORT_BLOCK_TOKENS, min(tokens, BLOCK_TOKENS) + 1, SHORT_BLOCK_TOKENS)
+    ids = [_id_at(end, blocks, block_tokens, number) for end in ends]
+    if block_tokens == BLOCK_TOKENS and tokens // BLOCK_TOKENS <= len(blocks):  # the most common one, at no cost
+        return (*ids, *blocks[1 : tokens // BLOCK_TOKENS])
+    ends = range(2 * BLOCK_TOKENS, tokens + 1, BLOCK_TOKENS)
+    return (*ids, *(_id_at(end, blocks, block_tokens, number) for end in ends))
 
 
 _TAG_CHARS = 16
@@ -82,6 +83,7 @@ def _tag(number: int) -> str:
 
 def _id_at(end: int, blocks: Sequence[int], block_tokens: int, number: int) -> int:
     index, place = divmod(end - 1, block_tokens)
-    if index < len(blocks):
-        return blocks[index] * block_tokens + place
-    return -(number << 32) - end
+    if index >= len(blocks):
+        return ((_OWN + number) * _MIX ^ end * _MIX_PLACE) & _MASK
+    block = blocks[index]
+    return block if place == block_tokens - 1 else (block * _MIX ^ (place + 1) * _MIX_PLACE) & _MASK
