@@ -276,6 +276,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "cli-policies": lambda: command("policies"),
     "cli-demo": lambda: command("demo"),
     "cli-simulate": lambda: command("simulate"),
+    "cli-trace": lambda: command("trace"),
     "cli-simulated-engine": lambda: arguments_of(engine_process._parser()),
     "metrics": metrics,
     "inference-paths": inference_paths,

@@ -151,9 +151,22 @@ def _simulate(parsed: argparse.Namespace) -> int:
     return command.run(parsed)
 
 
+def _add_trace_arguments(parser: argparse.ArgumentParser) -> None:
+    from router_core.cli.simulate import trace_command
+
+    trace_command.add_arguments(parser)
+
+
+def _trace(parsed: argparse.Namespace) -> int:
+    from router_core.cli.simulate import trace_command
+
+    return trace_command.run(parsed)
+
+
 _COMMANDS: Mapping[str, Command] = {
     "serve": Command("Route requests to workers.", arguments.add_serve_arguments, _serve),
     "policies": Command("Show the installed policies, or one of them in detail.", _add_policies_arguments, _policies),
     "demo": Command("Show a policy at work over simulated engines.", _add_demo_arguments, _demo),
     "simulate": Command("Replay a trace with policies, on simulated engines.", _add_simulate_arguments, _simulate),
+    "trace": Command("Look at traces, convert other people's, make small ones up.", _add_trace_arguments, _trace),
 }

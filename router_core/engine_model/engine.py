@@ -167,6 +167,12 @@ class Engine:
         self.context_tokens += sequence.prompt_tokens + 1
         return False
 
+    def set_aside(self, sequence: Sequence) -> None:
+        """Take a decoding sequence out of the batch: it keeps its memory until it is aborted, and gets no tokens."""
+        if sequence.stage is Stage.DECODING:
+            self._leave_batch(sequence)
+            sequence.stage = Stage.ASIDE
+
     def abort(self, sequence: Sequence) -> None:
         """Take a sequence out at once, wherever it is; nothing happens if it has ended."""
         if sequence.stage is Stage.WAITING:
@@ -193,7 +199,7 @@ class Engine:
         if not sequences:
             return None
         ends = self._ends
-        while ends[0][2].stage is Stage.ENDED:
+        while ends[0][2].stage is not Stage.DECODING:
             heapq.heappop(ends)
         steps = ends[0][0] - self.step
         if max_steps is not None and max_steps < steps:

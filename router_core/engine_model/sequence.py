@@ -12,6 +12,7 @@ class Stage(Enum):
     WAITING = "waiting"
     PREFILLING = "prefilling"
     DECODING = "decoding"
+    ASIDE = "aside"
     ENDED = "ended"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from router_core.contract.prefix import chained_block_hashes
@@ -12,7 +10,7 @@ from router_core.simulate.trace import TraceRequest
 
 
 def common(first, second):
-    return len(os.path.commonprefix([first, second]))
+    return next((i for i, (one, other) in enumerate(zip(first, second, strict=False)) if one != other), len(first))
 
 
 def prompts(block_tokens, *requests):

@@ -145,13 +145,14 @@ async def test_prefills_queue_by_the_constants_and_metrics_show_it():
     constants = EngineConstants(step_s=1000.0)
     async with SimulatedEngine(constants=constants) as engine, aiohttp.ClientSession() as session:
         tasks = [asyncio.ensure_future(post(session, engine, "/v1/completions", {"prompt": LONG})) for _ in range(3)]
-        await engine.wait_running(3)
-        async with session.get(engine.url + "/metrics") as response:
-            metrics = await response.text()
+        metrics = ""
+        async with asyncio.timeout(30):
+            while 'waiting{engine="0",model_name="simulated-model"} 2\n' not in metrics:
+                async with session.get(engine.url + "/metrics") as response:
+                    metrics = await response.text()
         async with session.get(engine.url + "/v1/loads") as response:
             loads = (await response.json())["loads"][0]
         assert 'vllm:num_requests_running{engine="0",model_name="simulated-model"} 1\n' in metrics
-        assert 'vllm:num_requests_waiting{engine="0",model_name="simulated-model"} 2\n' in metrics
         assert (loads["num_running_reqs"], loads["num_waiting_reqs"]) == (1, 2)
         assert loads["num_waiting_uncached_tokens"] == 2 * (750 - 736)
         for task in tasks:
