@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from router_core.contract.request import OutcomeStatus, RoutingRequest
+from router_core.contract.worker import WorkerRole
 from router_core.engine_model.engine import Engine
 from router_core.engine_model.prefix_cache import PrefixCache
 from router_core.engine_model.sequence import Sequence as EngineSequence
@@ -134,16 +135,18 @@ class Replay:
     def _build_workers(self, *, is_pooled: bool) -> list[SimulatedWorker]:
         engines = self._scenario.fleet.engines
         block_tokens = self._trace.block_tokens
-        shared_cache = shared_queue = None
+        pools: dict[WorkerRole, tuple[PrefixCache, deque[EngineSequence]]] = {}
         if is_pooled:
-            shared_cache = PrefixCache(sum(e.constants.cache_tokens for e in engines) // block_tokens, block_tokens)
-            shared_queue = deque[EngineSequence]()
+            for role in {plan.role for plan in engines}:
+                tokens = sum(plan.constants.cache_tokens for plan in engines if plan.role is role)
+                pools[role] = PrefixCache(tokens // block_tokens, block_tokens), deque()
         workers = []
         for number, plan in enumerate(engines):
-            cache = shared_cache  # an empty one is false, so no `or`
-            if cache is None:
+            if is_pooled:
+                engine = Engine(plan.constants, *pools[plan.role])
+            else:
                 cache = PrefixCache(plan.constants.cache_tokens // block_tokens, block_tokens)
-            engine = Engine(plan.constants, cache, shared_queue)
+                engine = Engine(plan.constants, cache)
             workers.append(
                 SimulatedWorker(
                     number, engine, self._time, on_first_token=self._first_token, on_complete=self._complete

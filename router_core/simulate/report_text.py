@@ -70,7 +70,7 @@ def _lines(comparison: Comparison) -> Iterator[str]:
         rows = [["policy", *(_HEADS.get(figure.name, figure.title) for figure in figures)]]
         for summary in comparison.summaries:
             cells = [
-                _cell(figure, summary[figure.name], is_best=_is_best(figure, summary, comparison.summaries))
+                _cell(figure, summary[figure.name], is_best=is_best(figure, summary, comparison.summaries))
                 for figure in figures
             ]
             rows.append([summary.policy, *cells])
@@ -97,7 +97,8 @@ def _range(figure: Figure, spread: Spread) -> str:
     return "" if spread.low == spread.high else f"{shown(figure, spread.low)}-{shown(figure, spread.high)} "
 
 
-def _is_best(figure: Figure, summary: Summary, summaries: Sequence[Summary]) -> bool:
+def is_best(figure: Figure, summary: Summary, summaries: Sequence[Summary]) -> bool:
+    """Whether no policy has a better mean of a figure; never for yardsticks, or where all are equal."""
     rivals = [each for each in summaries if each.policy not in YARDSTICKS]
     if figure.is_better_low is None or summary.policy in YARDSTICKS or len(rivals) < 2:
         return False

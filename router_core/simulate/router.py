@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome, RoutingRequest
@@ -117,13 +118,13 @@ class Router:
                 "default", plugin=plugin, seed=f"{seed}/{plugin}", scheduler=time, sink=_NoSink(), now=time.now
             )
 
-        _await(self.manager.start(make_context))
+        _await(partial(self.manager.start, make_context))
         for worker in self._workers:
             self._pool.add(worker)
 
     def stop(self) -> None:
         """Stop the policy."""
-        _await(self.manager.stop())
+        _await(self.manager.stop)
 
     def place(self, request: RoutingRequest) -> Placement | None:
         """Choose a regular worker and reserve it; None when there is nobody."""
@@ -190,6 +191,18 @@ def _forget(value: float) -> None:
     """Forget it."""
 
 
-def _await(coroutine: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner() as runner:
-        runner.run(coroutine)
+def _await(life: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Start or stop plugins; in a thread with a running event loop only those that await nothing."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with asyncio.Runner() as runner:
+            runner.run(life())
+        return
+    coroutine = life()
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()
+    raise RuntimeError("a plugin awaits in on_start or on_stop: simulate it in a thread without an event loop")

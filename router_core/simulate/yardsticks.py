@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from router_core.contract.hookspecs import hookimpl
 from router_core.contract.policy import least_loaded
-from router_core.contract.request import RoutingRequest
+from router_core.contract.request import Leg, RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.simulate.simulated_worker import SimulatedWorker
 from router_core.simulate.trace import Trace, TraceRequest
@@ -21,7 +21,9 @@ class GreedyOracle:
 
     @hookimpl
     def select_single(self, workers: Sequence[Worker], request: RoutingRequest) -> Worker | None:
-        """Return the worker with the shortest time to first token."""
+        """Return the worker with the shortest time to first token; for the decode leg, the least context to read."""
+        if request.leg is Leg.DECODE:
+            return min(workers, key=lambda worker: (self._workers[worker.url].engine.context_tokens, worker.load))
         wanted = self._trace.requests[int(request.id.rpartition("-")[2])]
         blocks = self._trace.full_blocks(wanted)
         return min(workers, key=lambda worker: (self._ttft_s(self._workers[worker.url], wanted, blocks), worker.load))

@@ -18,6 +18,7 @@ from router_core.plugin_host.discovery import installed_policies
 from router_core.simulate.comparison import compare
 from router_core.simulate.contender import YARDSTICKS, Contender
 from router_core.simulate.fleet_plan import EnginePlan, FleetPlan
+from router_core.simulate.report_html import html_report
 from router_core.simulate.report_json import json_report
 from router_core.simulate.report_text import text_report
 from router_core.simulate.saturation import cached_saturation_rate
@@ -28,7 +29,6 @@ from router_core.simulate.trace import Trace
 from router_core.simulate.trace_file import read_trace
 
 FAULTY = 1
-_OPTIONS_HINT = "see docs/howto/simulate-a-policy.md"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,6 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--slo-inter-token", type=float, default=0.1, metavar="SECONDS", help="mean time a token to keep (default: 0.1)"
     )
     add("--json", action="store_true", help="print JSON")
+    add("--html", type=Path, metavar="FILE", help="also write a page with plots, which needs nothing else")
     add("--jobs", type=int, metavar="COUNT", help="processes at work (default: as many as there are processors)")
 
 
@@ -155,8 +156,17 @@ def run(parsed: argparse.Namespace) -> int:
             jobs=parsed.jobs or min(os.cpu_count() or 1, runs),
             progress=progress,
         )
+    if parsed.html is not None:
+        _write(parsed.html, html_report(comparison))
     print(json.dumps(json_report(comparison), indent=2) if parsed.json else text_report(comparison))
     return FAULTY if any(summary.faults for summary in comparison.summaries) else 0
+
+
+def _write(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:  # the figures are worth more than the page
+        print(f"router-core: error: --html {path}: cannot be written: {error.strerror}", file=sys.stderr)
 
 
 def _check_numbers(parsed: argparse.Namespace) -> None:
@@ -182,6 +192,8 @@ def _check_numbers(parsed: argparse.Namespace) -> None:
             problems.append(f"--{flag}: {value:g} is negative; give 0 or more")
     if not 0 <= parsed.warm_up < 1:
         problems.append(f"--warm-up: {parsed.warm_up:g} is no share from 0 to below 1; give one such as 0.1")
+    if parsed.html is not None and not parsed.html.parent.is_dir():
+        problems.append(f"--html: {parsed.html.parent} is no folder; make it first")
     if parsed.rate is not None and parsed.load is not None:
         problems.append("--load: --rate is given too; give one of them")
     if parsed.trace is not None and parsed.workload is not None:
@@ -192,8 +204,9 @@ def _check_numbers(parsed: argparse.Namespace) -> None:
 
 def _contenders(parsed: argparse.Namespace) -> list[Contender]:
     if not parsed.policy:
-        names = sorted({plugin.name for plugin in installed_policies().plugins if not plugin.problems})
-        return [Contender(name) for name in (*names, *YARDSTICKS)]
+        usable = [plugin for plugin in installed_policies().plugins if not plugin.problems]
+        names = {plugin.target: plugin.name for plugin in reversed(usable)}  # of several names for one class the first
+        return [Contender(name) for name in (*sorted(names.values()), *YARDSTICKS)]
     contenders = [Contender.parse(text, app_dir=parsed.app_dir) for text in parsed.policy]
     labels = [contender.label for contender in contenders]
     twice = sorted({label for label in labels if labels.count(label) > 1})

@@ -1,0 +1,124 @@
+"""Figures, spreads and the reports made of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from router_core.contract.request import OutcomeStatus
+from router_core.simulate import Contender, FleetPlan, Scenario, Slo, Spread, compare, summarise, synthetic
+from router_core.simulate.record import RequestRecord, RunRecord, Sample
+from router_core.simulate.report_html import html_report
+from router_core.simulate.report_json import json_report
+from router_core.simulate.report_text import text_report
+from router_core.simulate.saturation import cached_saturation_rate, saturation_rate
+
+
+def run_of(*rows):
+    record = RunRecord("p", 0, 1.0, 2, busy_s=[4.0, 6.0], ended_s=10.0, decisions=4, decision_s=1e-3)
+    for index, (arrived_s, first_s, ended_s, tokens, cached) in enumerate(rows):
+        record.requests.append(
+            RequestRecord(index, arrived_s, tokens, 11, 0, -1, cached, first_s, ended_s, OutcomeStatus.SUCCESS)
+        )
+    record.samples = [Sample(1.0, (2, 0), (1, 1)), Sample(2.0, (0, 0), (0, 0))]
+    return record
+
+
+def test_figures_are_what_their_names_say():
+    summary = summarise(
+        [run_of((0, 1, 3, 100, 50), (2, 5, 6, 300, 50))], slo=Slo(ttft_s=2.0, inter_token_s=0.2), warm_up=0.0
+    )
+    assert summary.mean("hit_rate") == 0.25
+    assert summary.mean("ttft_mean") == 2.0
+    assert summary.mean("e2e_mean") == 3.5
+    assert summary.mean("inter_token_mean") == pytest.approx(0.15)
+    assert summary.mean("goodput") == 0.5
+    assert summary.mean("utilisation") == 0.5
+    assert summary.mean("imbalance") == pytest.approx(3 * 2 / 4)
+    assert summary.mean("queue_max") == 2
+    assert summary.mean("decision_us") == pytest.approx(250)
+
+
+def test_the_first_arrivals_are_left_out():
+    summary = summarise([run_of((0, 9, 9, 10, 0), *[(i, i + 1, i + 2, 10, 0) for i in range(1, 10)])], warm_up=0.1)
+    assert summary.mean("ttft_mean") == 1.0
+
+
+def test_a_failed_request_counts_as_failed_and_not_as_fast():
+    record = run_of((0, 1, 2, 10, 0), (0, -1, 0.1, 10, 0))
+    record.requests[1].status = OutcomeStatus.ERROR
+    summary = summarise([record], warm_up=0.0)
+    assert (summary.mean("failed"), summary.mean("goodput"), summary.mean("ttft_mean")) == (1, 0.5, 1.0)
+
+
+def test_the_spread_of_several_runs_is_kept():
+    summary = summarise([run_of((0, 1, 3, 10, 0)), run_of((0, 2, 4, 10, 0))], warm_up=0.0)
+    assert summary["ttft_mean"] == Spread(1.5, 1.0, 2.0)
+    assert [run["ttft_mean"] for run in summary.runs] == [1.0, 2.0]
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    scenario = Scenario(synthetic("shared_prefixes", requests=120, rate=20), FleetPlan.uniform(2))
+    return compare(scenario, ["random", "oracle_pooled", Contender("round_robin", label="<b>")], seeds=2)
+
+
+def test_the_table_names_policies_figures_and_the_best(comparison):
+    text = text_report(comparison)
+    assert "shared_prefixes: 120 requests" in text
+    assert re.search(r"^random .*\d", text, re.MULTILINE)
+    assert "*" in text
+    assert not re.search(r"^oracle_pooled.*\*", text, re.MULTILINE)
+
+
+def test_the_json_holds_every_run(comparison):
+    report = json.loads(json.dumps(json_report(comparison)))
+    assert [policy["policy"] for policy in report["policies"]] == ["random", "oracle_pooled", "<b>"]
+    for policy in report["policies"]:
+        for figure in policy["figures"].values():
+            assert len(figure["runs"]) == 2
+            assert figure["low"] <= figure["mean"] <= figure["high"]
+
+
+def test_the_page_needs_nothing_else_and_escapes_names(comparison):
+    page = html_report(comparison)
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    assert "prefers-color-scheme: dark" in page
+    drawings = re.findall(r"<svg.*?</svg>", page)
+    assert len(drawings) == 6
+    for drawing in drawings:
+        tree = ElementTree.fromstring(drawing)
+        assert tree.findall("polyline")
+        assert "nan" not in drawing
+
+
+def test_processes_of_their_own_give_the_same_figures():
+    scenario = Scenario(synthetic("bursts", requests=60), FleetPlan.uniform(2))
+    told = []
+    apart = compare(scenario, ["round_robin", "random"], seeds=2, jobs=2, progress=told.append)
+    here = compare(scenario, ["round_robin", "random"], seeds=2)
+    for one, other in zip(apart.records, here.records, strict=True):
+        assert [record.requests for record in one] == [record.requests for record in other]
+    assert told[-1] == 1.0
+
+
+@pytest.mark.parametrize("workload", ["shared_prefixes", "sessions"])
+def test_twice_the_engines_saturate_at_about_twice_the_rate(workload):
+    trace = synthetic(workload, requests=300)
+    rates = [saturation_rate(Scenario(trace, FleetPlan.uniform(workers))) for workers in (1, 2)]
+    assert 1.5 < rates[1] / rates[0] < 3.0
+
+
+def test_saturation_is_measured_once(tmp_path):
+    scenario = Scenario(synthetic("bursts", requests=100), FleetPlan.uniform(1))
+    told = []
+    rates = [cached_saturation_rate(scenario, tmp_path / "cache", progress=told.append) for _ in range(2)]
+    assert rates[0] == rates[1] > 0
+    assert len(told) == 1
+    other = Scenario(synthetic("bursts", requests=100, prompt_tokens=500), FleetPlan.uniform(1))
+    assert cached_saturation_rate(other, tmp_path / "cache") != rates[0]
