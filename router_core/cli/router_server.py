@@ -20,6 +20,7 @@ from router_core.cli.static_workers import static_workers, worker_keys
 from router_core.config import RouterConfig, pools_of
 from router_core.contract.worker import Worker
 from router_core.control.app import create_control_app
+from router_core.control.log_level import LogLevelHandlers
 from router_core.control.metrics import metrics_app
 from router_core.fleet.engine_client import EngineClient
 from router_core.fleet.health import HealthChecker
@@ -29,6 +30,7 @@ from router_core.fleet.pool import WorkerPool
 from router_core.fleet.registration import Registrar
 from router_core.fleet.registry import WorkerRegistry
 from router_core.fleet.telemetry.poller import TelemetryPoller
+from router_core.observability.logs import log_level, set_log_level
 from router_core.observability.registry import MetricsRegistry
 from router_core.observability.samplers import membership_sampler, telemetry_sampler, traffic_sampler
 from router_core.observability.signals import SignalBoard, membership_check, telemetry_check, watch_pools
@@ -218,6 +220,7 @@ class RouterServer:
             engines=client,
             health_endpoint=self.config.health.endpoint,
             signals=self.signals.look,
+            log_level=LogLevelHandlers(log_level, set_log_level),
         )
         return Routes(
             self.pools[-1].dispatcher.dispatch,

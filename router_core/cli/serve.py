@@ -24,7 +24,7 @@ def run_server(config: RouterConfig) -> int:
     Raises:
         StartupError: If it cannot start.
     """
-    configure_logging(config.log_level)
+    configure_logging(config.log_level, config.log_format)
     allow_open_files(config.limits.max_connections)
     server = RouterServer(config)
     uvloop.run(_serve(server))

@@ -21,6 +21,8 @@ FLAGS: Mapping[str, str] = {
     "decode_policy": "--decode-policy",
     "app_dir": "--app-dir",
     "log_level": "--log-level",
+    "log_format": "--log-format",
+    "access_log": "--access-log",
     "request_id_headers": "--request-id-headers",
     "prometheus_host": "--prometheus-host",
     "prometheus_port": "--prometheus-port",

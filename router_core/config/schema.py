@@ -226,7 +226,16 @@ class RouterConfig(Section):
     """Folder in which `module:Class` names are looked up; unset takes the config file's, else the working directory."""
 
     log_level: LogLevel = "info"
-    """Least level of what is logged."""
+    """Least level of what is logged; `PUT /log_level` changes it while the router runs."""
+
+    log_format: Literal["text", "json"] = "text"
+    """How the log is written: a line of text a record, or a JSON object."""
+
+    access_log: Literal["off", "errors", "all"] = "off"
+    """Which inference requests get a line in the log when they are over."""
+
+    access_log_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(not_bool)] = 1.0
+    """Share of the requests without error that get one, with `access_log: all`; those with an error always do."""
 
     prometheus_host: Word | None = None
     """Address of a separate metrics port; unset takes `host`."""

@@ -10,6 +10,7 @@ from router_core.control.admin_routes import add_admin_routes
 from router_core.control.engines import EngineAsker, EngineHandlers
 from router_core.control.errors import json_app
 from router_core.control.health import HealthHandlers, PolicyStatus, ProbedPool, SignalFacts
+from router_core.control.log_level import LogLevelHandlers
 from router_core.control.metrics import RenderMetrics, metrics_handler
 from router_core.control.models import FetchModels, ModelCatalog, ModelHandlers
 from router_core.control.openapi import answer_openapi
@@ -30,6 +31,7 @@ def create_control_app(
     is_own_address: Callable[[str], bool] = lambda url: False,  # noqa: ARG005  # named as callers pass it
     health_endpoint: str = "/health",
     signals: Callable[[], Iterable[SignalFacts]] = tuple,
+    log_level: LogLevelHandlers | None = None,
 ) -> web.Application:
     """Return the application.
 
@@ -45,6 +47,7 @@ def create_control_app(
         is_own_address: Tells whether a URL is the router's own: such a worker is refused.
         health_endpoint: The path on which workers are checked.
         signals: Returns the state of what decisions rest on.
+        log_level: Reads and changes the level of the log.
     """
     health = HealthHandlers(pools, policies or {}, is_draining, signals)
     catalog = ModelCatalog(pools, fetch_models)
@@ -67,6 +70,9 @@ def create_control_app(
         EngineHandlers(pools, engines, health_endpoint=health_endpoint),
     )
     app.router.add_get("/openapi.json", answer_openapi)
+    if log_level is not None:
+        app.router.add_get("/log_level", log_level.read)
+        app.router.add_put("/log_level", log_level.change)
     for path in inference_paths:
         app.router.add_post(path, _served_elsewhere)
     return app

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Iterator
 
 import pytest
 
-from router_core.observability.logs import OneLineFormatter, configure_logging
+from router_core.observability.logs import OneLineFormatter, configure_logging, log_level, set_log_level
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +53,35 @@ def test_the_access_log_is_off(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("debug")
     logging.getLogger("aiohttp.access").info("GET /health")
     assert capsys.readouterr().err == ""
+
+
+def test_a_json_record_is_one_object_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json")
+    logger = logging.getLogger("router_core.test")
+    logger.info("model %s", "x\ny \u2028 \ud800", extra={"fields": {"status": 200, "worker": None}})
+    try:
+        raise ValueError("bad\nthing")
+    except ValueError:
+        logger.exception("failed")
+    first, second = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (first["level"], first["logger"], first["message"]) == (
+        "info",
+        "router_core.test",
+        "model x\ny \u2028 \ud800",
+    )
+    assert (first["status"], first["worker"]) == (200, None)
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d$", first["time"])
+    assert second["exception"].endswith("ValueError: bad\nthing")
+
+
+def test_the_level_changes_at_any_time(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("warning")
+    logger = logging.getLogger("router_core.test")
+    logger.info("before")
+    set_log_level("Debug")
+    logger.debug("after")
+    with pytest.raises(ValueError, match="unknown"):
+        set_log_level("loud")
+    assert log_level() == "debug"
+    assert "after" in (written := capsys.readouterr().err)
+    assert "before" not in written

@@ -1,0 +1,123 @@
+"""One line a request, if so wished: figures and names, never what a client said."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from router_core.testing.scripted_server import Read, ScriptedServer, Send, WaitForPeer
+from router_core.testing.simulated_engine import SimulatedEngine
+
+from .pd_support import running_pair_router
+from .support import RawClient, chat, running_router, until
+
+HEALTH = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+SECRET = "correct horse battery staple"
+
+
+def lines(caplog) -> list[dict]:
+    return [record.fields for record in caplog.records if record.name == "router_core.access"]
+
+
+async def test_a_line_tells_who_served_a_request_and_how_it_went(caplog):
+    async with SimulatedEngine() as engine, running_router([engine], access_log="all", log_level="error") as router:
+        async with router.post(
+            "/v1/chat/completions?key=" + SECRET.split()[0],
+            chat(SECRET, user=SECRET),
+            headers={"authorization": f"Bearer {SECRET}", "x-request-id": "mine"},
+        ) as response:
+            await response.read()
+        (line,) = lines(caplog)
+    assert {name: line[name] for name in ("request_id", "method", "path", "status", "outcome", "attempts")} == {
+        "request_id": "mine",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "status": 200,
+        "outcome": "success",
+        "attempts": 1,
+    }
+    assert (line["worker"], line["policy"], line["ending"]) == (engine.url, "round_robin", "complete")
+    assert line["duration_ms"] >= line["ttft_ms"] > 0
+    assert line["prompt_tokens"] > 0
+    assert line["completion_tokens"] > 0
+    written = " ".join(record.getMessage() for record in caplog.records)
+    assert not [word for word in SECRET.split() if word in written]
+
+
+async def test_errors_alone(caplog):
+    async with SimulatedEngine() as engine, running_router([engine], access_log="errors") as router:
+        await router.ask()
+        async with router.post(body={"messages": 7}) as response:
+            assert response.status == 400
+    assert [(line["status"], line["outcome"]) for line in lines(caplog)] == [(400, "client_error")]
+
+
+async def test_sampling_leaves_no_error_out(caplog):
+    settings = {"access_log": "all", "access_log_ratio": 0}
+    async with SimulatedEngine() as engine, running_router([engine], **settings) as router:
+        await router.ask()
+        await engine.stop()
+        async with router.post() as response:
+            assert response.status == 502
+    (line,) = lines(caplog)
+    assert (line["status"], line["ending"], line["outcome"]) == (502, "answered", "error")
+
+
+async def test_a_request_nobody_could_take_and_a_client_that_left_have_lines_too(caplog):
+    async with running_router([], access_log="errors") as router, router.post() as response:
+        assert response.status == 503
+    silent = ScriptedServer(lambda index: [Read(), WaitForPeer()] if index else [Read(), Send(HEALTH)])
+    async with silent, running_router([silent], access_log="errors") as router:
+        async with await RawClient.connect(router.url) as client:
+            client.send()
+            await until(lambda: any(request.startswith(b"POST") for request in silent.requests))
+            client.hang_up()
+        await until(lambda: len(lines(caplog)) == 2)
+    nobody, left = lines(caplog)
+    assert (nobody["status"], nobody["attempts"], "worker" in nobody) == (503, 0, False)
+    assert (left["ending"], left["outcome"], "status" in left) == ("client_gone", "cancelled", False)
+
+
+async def test_a_pair_has_one_line_with_both_workers(caplog):
+    async with (
+        SimulatedEngine(name="p") as prefill,
+        SimulatedEngine(name="d") as decode,
+        running_pair_router([prefill], [decode], access_log="all") as router,
+    ):
+        await router.ask()
+        await until(lambda: lines(caplog))
+        (line,) = lines(caplog)
+    assert line["worker"] == f"{prefill.url},{decode.url}"
+
+
+async def test_probes_have_no_lines(caplog):
+    async with running_router([], access_log="all") as router:
+        for path in ("/health", "/v1/models", "/metrics"):
+            async with router.get(path):
+                pass
+    assert lines(caplog) == []
+
+
+@pytest.fixture(autouse=True)
+def _level_as_before():
+    root, access = logging.getLogger(), logging.getLogger("router_core.access")
+    levels = root.level, access.level
+    yield
+    root.setLevel(levels[0])
+    access.setLevel(levels[1])
+
+
+async def test_the_level_is_read_and_changed_over_http():
+    async with running_router([]) as router:
+        url = router.url + "/log_level"
+        async with router.session.put(url, json={"level": "debug"}) as response:
+            assert (response.status, await response.json()) == (200, {"level": "debug"})
+        assert logging.getLogger().level == logging.DEBUG
+        async with router.get("/log_level") as response:
+            assert await response.json() == {"level": "debug"}
+        for body in (b"{", b"[]", b'{"level": 3}', b'{"level": "loud"}'):
+            async with router.session.put(url, data=body) as response:
+                assert response.status == 400
+                assert (await response.json())["code"] == "BAD_REQUEST"
+        assert logging.getLogger().level == logging.DEBUG
