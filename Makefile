@@ -59,5 +59,5 @@ $(STAMP): $(PROJECTS) Makefile
 	  echo "$$python has no venv: install it (Debian, Ubuntu: apt-get install python3-venv) and try again" >&2; exit 1; fi; \
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $$python -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --group dev --group engines --editable '.[kubernetes,testing]' $(PLUGINS:%=--editable %)
+	$(BIN)/python -m pip install --quiet --group dev --group engines --editable '.[kubernetes,otel,testing]' $(PLUGINS:%=--editable %)
 	@touch $(STAMP)

@@ -24,6 +24,7 @@ from router_core.cli.main import _COMMANDS
 from router_core.config import iter_fields
 from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome
 from router_core.control.app import create_control_app
+from router_core.control.log_level import LogLevelHandlers
 from router_core.fleet.engine_client import EngineClient
 from router_core.fleet.membership.source_state import SourceState
 from router_core.fleet.pool import WorkerPool
@@ -229,6 +230,7 @@ def control_paths() -> list[str]:
         is_draining=bool,
         registry=WorkerRegistry(pool, wall_clock=float),
         engines=EngineClient(),
+        log_level=LogLevelHandlers(str, print),
     )
     return [resource.canonical for resource in app.router.resources()]
 

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 import time
 
 from router_core.config import RouterConfig
 from router_core.observability.access_log import AccessLog
+from router_core.observability.tracing import Tracing
 from router_core.traffic.decision_headers import decision_headers
 from router_core.traffic.following import Follow
 
 
-def build_followers(config: RouterConfig) -> list[Follow]:
-    """Return all who may want to follow a request."""
+def build_followers(config: RouterConfig, stack: contextlib.AsyncExitStack) -> list[Follow]:
+    """Return all who may want to follow a request.
+
+    Args:
+        config: The settings.
+        stack: Ends what has to be ended.
+
+    Raises:
+        StartupError: If a library is missing.
+    """
     followers: list[Follow] = []
+    if config.tracing.endpoint is not None:  # first, so that its head is the one that is sent
+        tracing = Tracing(
+            endpoint=config.tracing.endpoint,
+            sample_ratio=config.tracing.sample_ratio,
+            service_name=config.tracing.service_name,
+        )
+        stack.push_async_callback(asyncio.to_thread, tracing.stop)
+        followers.append(tracing.follow)
     if config.decision_headers != "off":
         followers.append(decision_headers(config.decision_headers))
     if config.access_log != "off":

@@ -152,7 +152,7 @@ class RouterServer:
         relay.handle = Reception(
             routes.handle,
             id_headers=config.request_id_headers,
-            follow=build_followers(config),
+            follow=build_followers(config, stack),
             is_followed=routes.is_for_workers,
         ).handle
         self.registry.add_sampler(

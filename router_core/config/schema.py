@@ -29,6 +29,7 @@ from router_core.config.section import (
     WorkerUrls,
 )
 from router_core.config.tls import TlsConfig, WorkerTlsConfig
+from router_core.config.tracing import TracingConfig
 from router_core.config.values import (
     distinct,
     not_bool,
@@ -272,6 +273,9 @@ class RouterConfig(Section):
 
     worker_tls: WorkerTlsConfig = WorkerTlsConfig()
     """TLS towards workers."""
+
+    tracing: TracingConfig = TracingConfig()
+    """OpenTelemetry traces."""
 
     pd: PdConfig = PdConfig()
     """Prefill/decode disaggregation."""
