@@ -30,6 +30,7 @@ from router_core.fleet.membership.source_state import SourceState
 from router_core.fleet.pool import WorkerPool
 from router_core.fleet.registry import WorkerRegistry
 from router_core.fleet.telemetry.poller import Freshness
+from router_core.observability.gate_samplers import access_sampler, admission_sampler
 from router_core.observability.observer import MetricsObserver
 from router_core.observability.registry import MetricsRegistry
 from router_core.observability.samplers import (
@@ -179,6 +180,9 @@ def exposed() -> Iterator[tuple[Metric, str, list[str]]]:
     sink.count("of_negative_value", -1, {})
     logging.disable(logging.NOTSET)
     registry.add_sampler(worker_sampler("default", lambda: [make_worker()]))
+    registry.add_sampler(access_sampler(lambda: {"missing_key": 1}))
+    registry.add_sampler(admission_sampler(_BusyAdmission()))
+    registry.histogram("admission_wait_seconds", {})
     registry.add_sampler(telemetry_sampler("default", lambda: {"http://worker-0": Freshness(1.0, 0)}))
     registry.add_sampler(membership_sampler(lambda: [SourceState("file", True, 1.0, 0, 3, None)]))
     board = SignalBoard()
@@ -206,6 +210,12 @@ class _FaultyPolicy:
     is_quarantined = True
     decision_count = 1
     decision_seconds = 0.001
+
+
+class _BusyAdmission:
+    is_needed = True
+    running = waiting = 1
+    results = {("team-a", "admitted"): 1}  # noqa: RUF012  # nobody changes it
 
 
 # --- HTTP ---

@@ -14,6 +14,7 @@ from aiohttp import web
 from router_core.cli.addresses import is_own_address, listening, refuse_own_address, url_of
 from router_core.cli.certificates import Certificates
 from router_core.cli.followers import build_followers
+from router_core.cli.gate import Gate
 from router_core.cli.plugins import build_sources
 from router_core.cli.served_pool import ServedPool
 from router_core.cli.static_workers import static_workers, worker_keys
@@ -60,6 +61,7 @@ class RouterServer:
         registrations: The addresses the workers have.
         registry: Its metrics.
         certificates: What it shows to clients and workers.
+        gate: Who may ask, and how much.
     """
 
     def __init__(self, config: RouterConfig) -> None:
@@ -70,6 +72,7 @@ class RouterServer:
         """
         self.config = config
         self.certificates = Certificates(config)
+        self.gate = Gate(config)
         self.registry = MetricsRegistry()
         self.pool = WorkerPool()
         self._keys = worker_keys(config)
@@ -111,10 +114,13 @@ class RouterServer:
         """Finish running requests within the grace period and stop everything; policies' `on_stop` run."""
         await self._started.aclose()
 
+    def drain(self) -> None:
+        """Tell everybody to go elsewhere: not ready any more, answers close their connections. Who comes is served."""
+        self._relay.drain()
+
     def end_grace(self) -> None:
-        """Cut the requests that still run; whoever waits in `stop` goes on with the rest of it."""
-        for connection in tuple(self._relay.connections):
-            connection.abort()
+        """End the requests that still run; whoever waits in `stop` goes on with the rest of it."""
+        self._relay.cut()
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config, loop = self.config, asyncio.get_running_loop()
@@ -149,12 +155,14 @@ class RouterServer:
         for pool in self.pools:
             pool.open(shared)
         routes = await self._routes(stack, shared, client)
-        relay.handle = Reception(
+        reception = Reception(
             routes.handle,
             id_headers=config.request_id_headers,
             follow=build_followers(config, stack),
             is_followed=routes.is_for_workers,
-        ).handle
+        )
+        relay.handle = reception.handle
+        self.gate.open(relay, reception, routes, self.registry)
         self.registry.add_sampler(
             traffic_sampler(
                 connections=lambda: len(relay.connections),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -16,6 +17,7 @@ from router_core.config import RouterConfig
 from router_core.observability.logs import configure_logging
 
 _log = logging.getLogger(__name__)
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def run_server(config: RouterConfig) -> int:
@@ -32,10 +34,10 @@ def run_server(config: RouterConfig) -> int:
 
 
 async def _serve(server: RouterServer) -> None:
-    stop = asyncio.Event()
+    signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
+    for number in _ENDING:
+        loop.add_signal_handler(number, signals.put_nowait, number)
     await server.start()
     _calm_garbage_collector()
     workers = len(server.registrations.registrations)
@@ -48,19 +50,31 @@ async def _serve(server: RouterServer) -> None:
         "" if workers == 1 else "s",
         server.metrics_url,
     )
-    if server.config.host not in LOOPBACK - ANYWHERE:
+    if server.config.host not in LOOPBACK - ANYWHERE and not server.gate.is_closed:
         _log.warning(
-            "whoever reaches %s may add and remove workers, there are no keys yet: listen on 127.0.0.1 or stand behind "
-            "something that has them",
+            "whoever reaches %s may add and remove workers, for no API key is set: set auth.api_key or auth.keys_file, "
+            "or listen on 127.0.0.1",
             server.url,
         )
-    await stop.wait()
+    # Ctrl-C is somebody at a terminal, with no balancer to wait for.
+    settle_s = server.config.limits.shutdown_settle_s if await signals.get() == signal.SIGTERM else 0
+    await _stop(server, signals, settle_s)
+
+
+async def _stop(server: RouterServer, signals: asyncio.Queue[int], settle_s: float) -> None:
+    """Be not ready but serve on for `settle_s` seconds, then finish what runs; a second signal ends it at once."""
+    server.drain()
+    if settle_s:
+        _log.info("stopping: not ready any more, serving on for %g s until balancers have noticed", settle_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(signals.get(), settle_s)
+            server.end_grace()
     _log.info(
         "stopping: running requests have %g s to finish; a second signal ends them at once",
         server.config.limits.shutdown_grace_s,
     )
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, server.end_grace)
+    for number in _ENDING:
+        asyncio.get_running_loop().add_signal_handler(number, server.end_grace)
     await server.stop()
 
 

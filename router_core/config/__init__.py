@@ -9,7 +9,10 @@ Each setting may be given in four places; the first that has it wins: flag, envi
 Nothing here opens a socket or knows which policies exist: options are checked by the policy's own `Config`.
 """
 
+from router_core.config.admission import AdmissionConfig
+from router_core.config.auth import ApiKey, AuthConfig
 from router_core.config.fields import ConfigField, iter_fields
+from router_core.config.key_file import all_keys
 from router_core.config.loading import load_config
 from router_core.config.pools import DEFAULT_POOL, PoolSettings, pools_of
 from router_core.config.schema import (
@@ -25,6 +28,9 @@ from router_core.config.schema import (
 
 __all__ = [
     "DEFAULT_POOL",
+    "AdmissionConfig",
+    "ApiKey",
+    "AuthConfig",
     "ConfigField",
     "HealthConfig",
     "LimitsConfig",
@@ -35,6 +41,7 @@ __all__ = [
     "PrefillWorker",
     "RouterConfig",
     "TelemetryConfig",
+    "all_keys",
     "iter_fields",
     "load_config",
     "pools_of",

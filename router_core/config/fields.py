@@ -14,6 +14,7 @@ FLAGS: Mapping[str, str] = {
     "host": "--host",
     "port": "--port",
     "worker_urls": "--worker-urls",
+    "auth.api_key": "--api-key",
     "policy.name": "--policy",
     "policy.options": "--policy-option",
     "dp_aware": "--dp-aware",
@@ -32,6 +33,10 @@ FLAGS: Mapping[str, str] = {
     "pd.decode": "--decode",
 }
 """The settings that have a flag, by their path in the config."""
+
+
+A_FILE, FILES = "a file", "a list of files"
+"""What a setting takes that names files; in a config file they are relative to that file's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +113,13 @@ def _items(rules: Mapping[str, Any]) -> str:
     return _ITEMS.get(rules.get("$ref", rules.get("format", "")).rpartition("/")[2], " of URLs")
 
 
-_PATHS: Mapping[str, str] = {"path": "a folder", "file-path": "a file"}
+_PATHS: Mapping[str, str] = {"path": "a folder", "file-path": A_FILE}
 _ITEMS: Mapping[str, str] = {
     "PluginSelection": " of plugins",
     "PrefillWorker": " of prefill workers",
     "file-path": " of files",
     "header-name": " of header names",
+    "ApiKey": " of API keys",
 }
 
 _IN_WORDS: Mapping[str, str] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from router_core.config.fields import iter_fields
-from router_core.config.schema import DEFAULT_POLICY, PluginSelection, PrefillWorker, RouterConfig
+from router_core.config.fields import A_FILE, FILES, iter_fields
+from router_core.config.schema import DEFAULT_POLICY, RouterConfig
 from router_core.config.sources import CONFIG_VARIABLE, Setting, from_environment, from_file, from_flags
-from router_core.contract.errors import StartupError, shown
-
-Location = tuple[int | str, ...]
+from router_core.config.wording import Location, dotted, what_is_wrong
+from router_core.contract.errors import StartupError
 
 _NO_WORKER = (
     "worker_urls: no worker is named; give --worker-urls http://HOST:PORT, set ROUTER_CORE_WORKER_URLS, "
@@ -56,6 +54,8 @@ def load_config(*, path: Path | None, environ: Mapping[str, str], flags: Mapping
     draft.lay_over(from_environment(environ, problems))
     draft.lay_over(from_flags(flags, problems))
     app_dir = _app_dir(draft, path, problems)
+    if path is not None:
+        draft.resolve_files(path)
     config = _judged(draft, problems)
     if file_was_read:
         problems += _missing_workers(config, draft.values)
@@ -122,6 +122,23 @@ class _Draft:
             location = location[:-1]
         return self._sources.get(location)
 
+    def resolve_files(self, file: Path) -> None:
+        """Take paths of files that stand in the config file as relative to its folder."""
+        home = file.absolute().parent
+        for field in iter_fields():
+            path = tuple(field.path.split("."))
+            if field.expects not in (A_FILE, FILES) or self._sources.get(path) != str(file):
+                continue
+            inside = self.values
+            for name in path[:-1]:
+                inside = inside[name]
+            value = inside[path[-1]]
+            if isinstance(value, str):
+                value = home / value if field.expects == A_FILE else value.replace(",", " ").split()
+            if isinstance(value, list):
+                value = [home / each if isinstance(each, str) else each for each in value]
+            inside[path[-1]] = value
+
     def _put(self, path: tuple[str, ...], setting: Setting) -> None:
         inside = self.values
         for depth, name in enumerate(path[:-1]):
@@ -147,70 +164,9 @@ def _app_dir(draft: _Draft, file: Path | None, problems: list[str]) -> Path:
     return app_dir
 
 
-# --- problems in words ---
-
-
 def _sentence(details: ErrorDetails, draft: _Draft) -> str:
     location = tuple(part for part in details["loc"] if part != "[key]")
     source = draft.source_of(location)
     where = f" ({source})" if source else ""
-    what = _what(details, location)
-    return f"{_dotted(location)}: {what}{where}" if location else f"{what}{where}"
-
-
-def _what(details: ErrorDetails, location: Location) -> str:
-    """Say what is wrong and what to do.
-
-    1. A key nobody knows.  2. A sentence of a validator of ours.  3. A value of the wrong kind or out of range.
-    """
-    if details["type"] in ("extra_forbidden", "invalid_key"):
-        return f"unknown setting; {_remedy_for_unknown(location)}"
-    if details["type"] == "value_error":
-        return str(details["ctx"]["error"])
-    if details["type"] == "missing":
-        return "is missing; add it"
-    return f"{shown(details['input'])} does not fit; give {_expected_at(location)}"
-
-
-def _expected_at(location: Location) -> str:
-    path = _dotted(location)
-    for field in iter_fields():
-        if field.path == path:
-            return field.expects
-    if location[-1:] == ("options",):
-        return "a mapping, `{option: value}`"
-    if any(field.path.startswith(f"{path}.") for field in iter_fields()):
-        return f"a mapping with, for example, {path}.{_children(location)[0]}"
-    if location[-1:] == ("bootstrap_port",):
-        return "a whole number from 1 to 65535, or nothing"
-    if location[:2] == ("pd", "prefill"):
-        return "a URL, or a mapping with url and bootstrap_port"
-    return "text" if location[:1] == ("worker_urls",) or location[-1:] == ("name",) else "a name or a mapping with name"
-
-
-def _remedy_for_unknown(location: Location) -> str:
-    name = str(location[-1])
-    siblings = _children(location[:-1])
-    near = difflib.get_close_matches(name, siblings, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    elsewhere = [field.path for field in iter_fields() if field.path.rpartition(".")[2] == name]
-    if elsewhere:
-        return f"did you mean {elsewhere[0]!r}?"
-    return f"known here: {', '.join(siblings)}"
-
-
-def _children(section: Location) -> list[str]:
-    """Return the names a section may hold, in order."""
-    if section[:1] in (("membership",), ("wrappers",), ("observers",), ("prefill_policy",), ("decode_policy",)):
-        return list(PluginSelection.model_fields)
-    if section[:2] == ("pd", "prefill"):
-        return list(PrefillWorker.model_fields)
-    prefix = "".join(f"{part}." for part in section)
-    inside = (field.path.removeprefix(prefix) for field in iter_fields() if field.path.startswith(prefix))
-    return list(dict.fromkeys(path.partition(".")[0] for path in inside))
-
-
-def _dotted(location: Location) -> str:
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return "".join(parts).removeprefix(".")
+    what = what_is_wrong(details, location)
+    return f"{dotted(location)}: {what}{where}" if location else f"{what}{where}"

@@ -15,6 +15,8 @@ from pydantic import (
     model_validator,
 )
 
+from router_core.config.admission import AdmissionConfig
+from router_core.config.auth import AuthConfig
 from router_core.config.forwarding import ForwardedHeaders
 from router_core.config.section import (
     Bytes,
@@ -139,8 +141,11 @@ class LimitsConfig(Section):
     upstream_idle_timeout_s: Seconds = 3
     """Seconds an idle connection to a worker stays open; keep it below the worker's own limit."""
 
+    shutdown_settle_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False), BeforeValidator(not_bool)] = 5
+    """Seconds after SIGTERM in which the router is not ready but serves on, for balancers to notice; 0 for none."""
+
     shutdown_grace_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False), BeforeValidator(not_bool)] = 30
-    """Seconds running requests have to finish after the router was told to stop; 0 ends them at once."""
+    """Seconds running requests have to finish once the router has ceased to listen; 0 ends them at once."""
 
 
 class PrefillWorker(Section):
@@ -276,6 +281,12 @@ class RouterConfig(Section):
 
     tracing: TracingConfig = TracingConfig()
     """OpenTelemetry traces."""
+
+    auth: AuthConfig = AuthConfig()
+    """Who may use the router."""
+
+    admission: AdmissionConfig = AdmissionConfig()
+    """How much is taken on at once."""
 
     pd: PdConfig = PdConfig()
     """Prefill/decode disaggregation."""

@@ -18,6 +18,7 @@ Port = Annotated[int, Field(ge=0, le=65535), BeforeValidator(not_bool)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(not_bool)]
 Bytes = Annotated[int, Field(ge=1024), BeforeValidator(not_bool)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False), BeforeValidator(not_bool)]
+Rate = Annotated[float, Field(gt=0, le=1_000_000_000, allow_inf_nan=False), BeforeValidator(not_bool)]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(log_level)]
 
 

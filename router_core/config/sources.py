@@ -47,7 +47,7 @@ def from_file(path: Path) -> list[Setting]:
         StartupError: If the file cannot be read, or is not a mapping in YAML or TOML.
     """
     try:
-        return list(_leaves((), _read(path), str(path)))
+        return list(_leaves((), read_mapping(path), str(path)))
     except RecursionError as error:
         raise StartupError([f"{path}: is nested too deeply, or an alias stands inside its own anchor"]) from error
 
@@ -157,7 +157,12 @@ def _is_known(path: tuple[str, ...]) -> bool:
 # --- reading a file ---
 
 
-def _read(path: Path) -> Mapping[Any, Any]:
+def read_mapping(path: Path) -> Mapping[Any, Any]:
+    """Return what a YAML or TOML file holds; an empty one holds nothing.
+
+    Raises:
+        StartupError: If it cannot be read, or is not a mapping in YAML or TOML.
+    """
     suffix = path.suffix.lower()
     if suffix not in (".yaml", ".yml", ".toml"):
         raise StartupError([f"{path}: a config file ends in .yaml, .yml or .toml; rename it"])

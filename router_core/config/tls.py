@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
 from router_core.config.section import Section, Word
 from router_core.config.values import split_words
 
-CertificateFile = Annotated[Path, Field(json_schema_extra={"format": "file-path"})]
+CertificateFile = Annotated[Path, WithJsonSchema({"type": "string", "format": "file-path"})]
 
 
 class TlsConfig(Section):

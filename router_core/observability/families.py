@@ -117,6 +117,7 @@ HELP: Mapping[str, str] = {
         "cache_check_predicted_tokens_total": "Prompt tokens the policy expected in the chosen worker's cache, where "
         "the reply tells what was there.",
         "cache_check_reported_tokens_total": "Of the same requests: prompt tokens that the engine found in its cache.",
+        "admission_wait_seconds": "Seconds that requests waited in the queue for their turn, let in or not.",
         "policy_decisions_total": "Decisions of the policy whose request has ended, by worker and given reason.",
         "metrics_dropped_total": "Metric updates that were refused, by metric (empty if it never existed) and reason.",
     }.items()

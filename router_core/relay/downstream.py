@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from router_core.relay.exchange import Exchange
+from router_core.relay.exchange import SHUTTING_DOWN, Exchange
 from router_core.relay.framing import ChunkedBody, FramingError, SizedBody
 from router_core.relay.head import END_OF_HEAD, BadRequestError, RequestHead
 from router_core.relay.head_memory import HeadMemory
@@ -95,10 +95,10 @@ class Downstream(asyncio.Protocol):
         self._server.connections.add(self)
         self.deadline = self._server.now() + self._server.limits.head_timeout_s
         over = len(self._server.connections) - self._server.limits.max_connections
-        if self._server.is_draining or over > _TURNED_AWAY:
+        if self._server.is_closed or over > _TURNED_AWAY:
             self._transport.abort()  # It came while the server was closing, or is one of far too many.
         elif over > 0:
-            self._refuse(503, "the router has as many connections as it may; try again later")
+            self._refuse(BadRequestError(503, "the router has as many connections as it may; try again later"))
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the reason changes nothing
         """The client is gone: whatever runs for it stops."""
@@ -147,18 +147,22 @@ class Downstream(asyncio.Protocol):
 
     def answered(self, *, keep_alive: bool) -> None:
         """The answer is written; go on with the next request or close."""
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and exchange.on_over is not None:
+            exchange.on_over()
         if not keep_alive:
             self._close()
             return
         server = self._server
         self.deadline = server.now() + server.limits.keep_alive_timeout_s
-        if (self._buffer or server.is_draining or not self._is_reading) and not self._is_parsing:
+        if (self._buffer or server.is_closed or not self._is_reading) and not self._is_parsing:
             self._go_on()
 
     def break_off(self, *, ends_by_close: bool) -> None:
         """An answer that has begun cannot be finished: the client must not take it for whole."""
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and exchange.on_over is not None:
+            exchange.on_over()
         if ends_by_close:
             self._reset()
         else:
@@ -177,9 +181,9 @@ class Downstream(asyncio.Protocol):
         elif self._is_lingering or self._is_clogged or self._transport.is_closing():
             self._transport.abort()  # The client does not read what it was sent.
         elif self._head is not None:
-            self._refuse(408, "the request's body did not arrive in time")
+            self._refuse(BadRequestError(408, "the request's body did not arrive in time"))
         elif self._buffer:
-            self._refuse(408, "the request's head did not arrive in time")
+            self._refuse(BadRequestError(408, "the request's head did not arrive in time"))
         else:
             self._close()
 
@@ -188,8 +192,20 @@ class Downstream(asyncio.Protocol):
         if self._exchange is None and self._head is None and not self._buffer:
             self._close()
 
+    def end(self) -> None:
+        """End whatever is running, and say why if that can still be said."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.shut_down()
+        elif self._is_lingering or self._transport.is_closing():
+            return  # It ends already.
+        elif self._head is not None or self._buffer:
+            self._refuse(BadRequestError(503, SHUTTING_DOWN, code="shutting_down"))
+        else:
+            self._close()
+
     def abort(self) -> None:
-        """Close whatever is running."""
+        """Close, whatever is running."""
         if self._exchange is None:
             self._transport.abort()
         else:
@@ -205,9 +221,9 @@ class Downstream(asyncio.Protocol):
             while data and self._exchange is None and not self._is_clogged and not self._transport.is_closing():
                 data = self._read_request(data)
         except BadRequestError as error:
-            self._refuse(error.status, str(error))
+            self._refuse(error)
         except FramingError as error:
-            self._refuse(400, f"malformed request body: {error}")
+            self._refuse(BadRequestError(400, f"malformed request body: {error}"))
         else:
             if data:
                 self._buffer = data
@@ -223,7 +239,7 @@ class Downstream(asyncio.Protocol):
         if not self._is_reading and len(self._buffer) <= _MAX_PIPELINED_BYTES:
             self._is_reading = True
             self._transport.resume_reading()
-        if self._server.is_draining:
+        if self._server.is_closed:
             self.drain()
 
     def _read_request(self, data: bytes) -> bytes:
@@ -259,12 +275,12 @@ class Downstream(asyncio.Protocol):
             if size is None:
                 size = head.content_length  # none was given: no body, or a chunked one
         limits = self._server.limits
-        if size is None:
-            self._framing = ChunkedBody()
-        elif size > limits.max_body_bytes:
+        if size is not None and size > limits.max_body_bytes:
             raise BadRequestError(413, f"the request's body is over {limits.max_body_bytes} bytes")
-        elif size > len(data):
-            self._framing = SizedBody(size)
+        if size is None or size > len(data):
+            if self._server.check_early is not None:
+                self._server.check_early(head)
+            self._framing = ChunkedBody() if size is None else SizedBody(size)
         if head.expects_continue and not data and size != 0:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._head, self._size = head, size
@@ -325,6 +341,8 @@ class Downstream(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
+            if exchange.on_over is not None:
+                exchange.on_over()
 
     def _close(self) -> None:
         """Close once everything is written; who does not read it is cut off at the deadline."""
@@ -337,11 +355,14 @@ class Downstream(asyncio.Protocol):
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._transport.abort()
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, refusal: BadRequestError) -> None:
         """Answer a request that cannot be served and close, leaving the client time to read why."""
-        self._server.refused(status)
+        status, code = refusal.status, refusal.code
+        if not code:
+            code = _CODES[status]
+            self._server.refused(status)
         self._head, self._buffer, self._body = None, b"", []
-        self.write(local_answer(status, error_body(status, _CODES[status], message), keep_alive=False))
+        self.write(local_answer(status, error_body(status, code, str(refusal)), refusal.headers, keep_alive=False))
         self._is_lingering = True
         self.deadline = self._server.now() + _LINGER_S
         if self._transport.can_write_eof():

@@ -8,14 +8,15 @@ client as they come; only the head is rebuilt and the end of the body watched fo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from router_core.relay.framing import ChunkedBody, Framing, FramingError, SizedBody, UntilCloseBody
 from router_core.relay.head import END_OF_HEAD, AnswerHead, BadAnswerError, RequestHead
-from router_core.relay.local_answer import local_answer
+from router_core.relay.local_answer import error_body, local_answer
 from router_core.relay.parties import Client, Destination, Ending, Follower, Listener, Source
 
 MAX_ANSWER_HEAD_BYTES = 65536
+SHUTTING_DOWN = "The router is shutting down: ask again, another one may answer."
 _TAIL_READS = 4
 _BODILESS = frozenset({204, 304})
 _CONTINUE, _SWITCHING_PROTOCOLS = 100, 101
@@ -33,6 +34,8 @@ class Exchange:
         request_fields: Whole header lines to send to the worker beside those of `head`.
         answer_fields: Whole header lines to send to the client; a worker's lines of the same names stay behind.
         follower: Who is told when it is over.
+        principal: Who asks, if whoever decides knows; None for somebody unknown.
+        on_over: Called once when the exchange is over for the client's connection: answered, broken off or left.
     """
 
     __slots__ = (
@@ -44,6 +47,8 @@ class Exchange:
         "request_fields",
         "answer_fields",
         "follower",
+        "principal",
+        "on_over",
         "_client",
         "_listener",
         "_destination",
@@ -72,6 +77,8 @@ class Exchange:
         self.request_fields = b""
         self.answer_fields = b""
         self.follower: Follower | None = None
+        self.principal: str | None = None
+        self.on_over: Callable[[], None] | None = None
         self._client = client
         self._listener: Listener | None = None
         self._destination: Destination | None = None
@@ -207,6 +214,15 @@ class Exchange:
     def expire(self) -> None:
         """The time for the whole exchange is over."""
         self._fail(Ending.TIMEOUT, "the worker did not finish its answer in time")
+
+    def shut_down(self) -> None:
+        """The router ends before the answer does. Nobody is to blame: for the listener it is as if the client left."""
+        has_begun = self.status is not None
+        self._fail(Ending.CLIENT_GONE, "the router is shutting down")
+        if has_begun:
+            self._client.break_off(ends_by_close=True)
+        else:
+            self.respond(503, error_body(503, "shutting_down", SHUTTING_DOWN))
 
     def pause(self) -> None:
         """The client reads too slowly."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
 import httptools
@@ -68,10 +68,14 @@ class BadRequestError(Exception):
 
     Attributes:
         status: The HTTP status to answer with.
+        code: The word for it in the error body; empty takes the status's usual one.
+        headers: Headers to answer with beside the usual ones.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, code: str = "", headers: Iterable[tuple[str, str]] = ()) -> None:
         self.status = status
+        self.code = code
+        self.headers = tuple(headers)
         super().__init__(message)
 
 
@@ -92,9 +96,11 @@ class RequestHead:
         keep_alive: Whether the client wants its connection kept.
         expects_continue: Whether the client waits for `100 Continue` before it sends the body.
         is_http10: Whether the client speaks HTTP/1.0.
+        note: What whoever decides found out of this head, for its next request; None at first.
     """
 
     __slots__ = (
+        "note",
         "method",
         "target",
         "path",
@@ -121,6 +127,7 @@ class RequestHead:
             BadRequestError: If it is malformed, ambiguous or asks for what we do not serve.
         """
         self.target = b""
+        self.note: object = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._goes_on = goes_on
         self._anonymous: RequestHead | None = None
@@ -222,7 +229,7 @@ class RequestHead:
     def changed(self, fields: Mapping[bytes, bytes | None]) -> RequestHead:
         """Return the same head with other values of some fields, by lower-case name; None leaves a field out."""
         other = copy.copy(self)
-        other._anonymous = None
+        other.note = other._anonymous = None
         kept = [line for line in self._forwarded.splitlines(keepends=True) if _name_of(line) not in fields]
         added = [b"%b: %b\r\n" % (name, value) for name, value in fields.items() if value is not None]
         other._forwarded = b"".join(kept + added)

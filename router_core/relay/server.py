@@ -10,11 +10,13 @@ from typing import Any
 
 from router_core.relay.downstream import Downstream
 from router_core.relay.exchange import Exchange
+from router_core.relay.head import RequestHead
 from router_core.relay.tls import ServerTls, WorkerTls
 from router_core.relay.upstream import Origin, UpstreamLimits
 
 _SWEEP_S = 0.5
 _BACKLOG = 4096
+_LAST_WORDS_S = 1.0  # for clients to read why their answer ends
 _HANDSHAKE_S = 10.0
 _SHUTDOWN_S = 2.0  # for a client to take leave, as TLS wants it
 
@@ -47,8 +49,10 @@ class RelayServer:
 
     Attributes:
         handle: Who decides: called with each whole request.
+        check_early: Called with a head whose body is still to come; raises BadRequestError to refuse it.
         connections: The clients connected now.
-        is_draining: Whether connections close after their running request.
+        is_draining: Whether the server is on its way out: every answer closes its connection.
+        is_closed: Whether it has ceased to listen: idle connections close, and new ones are not taken.
         goes_on: Tells which headers workers get; None lets all pass but cookies.
         refusals: Requests refused for their form, by HTTP status.
     """
@@ -76,9 +80,11 @@ class RelayServer:
             goes_on: Tells which headers workers get, by lower-case name; None lets all pass but cookies.
         """
         self.handle = handle
+        self.check_early: Callable[[RequestHead], None] | None = None
         self.limits = limits
         self.connections: set[Downstream] = set()
         self.is_draining = False
+        self.is_closed = False
         self.refusals: dict[int, int] = {}
         self.now = loop.time
         self._loop = loop
@@ -89,7 +95,8 @@ class RelayServer:
         self._origins: dict[str, Origin] = {}
         self._server: asyncio.Server | None = None
         self._sweep_handle: asyncio.TimerHandle | None = None
-        self._all_left = asyncio.Event()
+        self._is_cut = False
+        self._woken = asyncio.Event()  # all clients have left, or nobody waits for them any more
 
     async def start(self, host: str, port: int, tls: ServerTls | None = None) -> tuple[str, int]:
         """Listen, with TLS if it is given; returns the address that was bound.
@@ -131,29 +138,47 @@ class RelayServer:
     def left(self, connection: Downstream) -> None:
         """A client's connection is closed."""
         self.connections.discard(connection)
-        if self.is_draining and not self.connections:
-            self._all_left.set()
+        if self.is_closed and not self.connections:
+            self._woken.set()
+
+    def drain(self) -> None:
+        """Be on the way out: take connections still, but close each after its next answer, so that clients move on."""
+        self.is_draining = True
+
+    def cut(self) -> None:
+        """End what runs, saying so as far as clients can still be told; who waits in `stop` goes on with it."""
+        self._is_cut = True
+        for connection in tuple(self.connections):
+            connection.end()
+        self._woken.set()
 
     async def stop(self, grace_s: float) -> None:
-        """Stop accepting, let running requests finish for `grace_s` seconds, then close everything."""
-        self.is_draining = True
+        """Stop accepting, let running requests finish for `grace_s` seconds, then end them and close everything."""
+        self.is_draining = self.is_closed = True
         if self._server is not None:
             self._server.close()
         for connection in tuple(self.connections):
             connection.drain()
-        if self.connections:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._all_left.wait(), grace_s)
+        if not self._is_cut:
+            await self._until_left(grace_s)
+        self.cut()
+        await self._until_left(_LAST_WORDS_S)
         for connection in tuple(self.connections):
             connection.abort()
-        if self.connections:
-            await self._all_left.wait()
+        await self._until_left(None)
         for origin in self._origins.values():
             origin.close()
         if self._sweep_handle is not None:
             self._sweep_handle.cancel()
         if self._server is not None:
             await self._server.wait_closed()
+
+    async def _until_left(self, seconds: float | None) -> None:
+        """Wait until all clients have left, for so many seconds at most, or `cut` is called."""
+        if self.connections:
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), seconds)
 
     def _sweep(self) -> None:
         self._sweep_handle = self._loop.call_later(_SWEEP_S, self._sweep)  # first: what follows might raise

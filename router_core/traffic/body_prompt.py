@@ -12,7 +12,7 @@ from router_core.relay.head import RequestHead
 
 # Stands before each role, where no client's text can fake it by chance: ASCII's own record and unit separators.
 _ROLE, _CONTENT = "\x1e", "\x1f"
-_BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN = 4
 _MAX_DEPTH = 8
 
 
@@ -35,7 +35,7 @@ class BodyPrompt:
     @property
     def input_tokens(self) -> int:
         """A fourth of the body's bytes: no parsing, and right to a few per cent for long prompts of text."""
-        return len(self._body) // _BYTES_PER_TOKEN
+        return len(self._body) // BYTES_PER_TOKEN
 
     @property
     def user(self) -> str | None:

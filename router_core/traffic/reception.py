@@ -22,10 +22,13 @@ class Reception:
     over 256 of them) is passed over: it would end up in logs, in headers and at the worker.
 
     Args:
-        handle: Takes each request next.
+        handle: As the attribute `hand_on`.
         id_headers: Lower-case names of the headers to look into, in this order.
         follow: All who may want to follow a request.
         is_followed: Tells by the path which requests they are asked about.
+
+    Attributes:
+        hand_on: Takes each request next.
     """
 
     def __init__(
@@ -36,7 +39,7 @@ class Reception:
         follow: Sequence[Follow] = (),
         is_followed: Callable[[bytes], bool] = lambda path: True,  # noqa: ARG005  # named as callers pass it
     ) -> None:
-        self._handle = handle
+        self.hand_on = handle
         self._id_headers = tuple(name.encode() for name in id_headers)
         self._looks_at = frozenset((*self._id_headers, _REQUEST_ID))
         self._follow = tuple(follow)
@@ -54,7 +57,7 @@ class Reception:
             self._take_given_id(exchange)
         if self._follow and self._is_followed(exchange.head.path):
             self._begin_following(exchange)
-        self._handle(exchange)
+        self.hand_on(exchange)
 
     def _take_given_id(self, exchange: Exchange) -> None:
         fields = exchange.head.fields

@@ -38,7 +38,7 @@ class Routes:
     """Sends each request on its way.
 
     Args:
-        dispatch: Takes a request that is for a worker of the policy's choice.
+        dispatch: As the attribute.
         control: Answers what is for the router itself.
         stored_responses: Which worker made which stored response.
         origin: From a worker's address to the way there.
@@ -46,6 +46,7 @@ class Routes:
         proxy_unknown_paths: Whether a worker is asked on paths that nobody knows.
 
     Attributes:
+        dispatch: Takes a request that is for a worker of the policy's choice.
         proxied_unknown: Requests on paths the router does not know that were given to a worker.
     """
 
@@ -60,7 +61,7 @@ class Routes:
         proxy_unknown_paths: bool,
     ) -> None:
         self.proxied_unknown = 0
-        self._dispatch = dispatch
+        self.dispatch = dispatch
         self._stored_responses = stored_responses
         self._control = control
         self._origin = origin
@@ -72,20 +73,24 @@ class Routes:
         path = exchange.head.path
         if path in INFERENCE_PATHS:
             if exchange.head.method == b"POST":
-                self._dispatch(exchange)
+                self.dispatch(exchange)
                 return
         elif path.startswith(STORED_RESPONSES):
             self._stored_response(exchange)
             return
-        elif self._proxy_unknown_paths and not self._is_control_path(path):
+        elif self.routes_unknown(path):
             self.proxied_unknown += 1
-            self._dispatch(exchange)
+            self.dispatch(exchange)
             return
         exchange.forward(self._control, _DirectListener(exchange))
 
     def is_for_workers(self, path: bytes) -> bool:
         """Tell whether requests for a path are not the control plane's."""
         return path in INFERENCE_PATHS or not self._is_control_path(path)
+
+    def routes_unknown(self, path: bytes) -> bool:
+        """Return whether a path, none of the known ones, goes to a worker and not to the control plane."""
+        return self._proxy_unknown_paths and not self._is_control_path(path)
 
     def _stored_response(self, exchange: Exchange) -> None:
         worker = self._stored_responses.find(exchange.head.path)

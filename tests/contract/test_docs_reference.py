@@ -158,6 +158,8 @@ def codes_in_source():
             if isinstance(node, ast.Call) and name in _ANSWERING:
                 texts = [each.value for argument in node.args for each in ast.walk(argument) if is_code(each)]
                 found.update(texts)
+            if isinstance(node, ast.Call) and name == "BadRequestError":
+                found.update(word.value.value for word in node.keywords if word.arg == "code" and is_code(word.value))
     return found
 
 

@@ -22,6 +22,7 @@ import yaml
 
 from router_core.cli.main import main
 from router_core.config import RouterConfig, load_config
+from router_core.config.auth import KeyFile
 from router_core.contract.hookspecs import PROJECT_NAME
 from router_core.plugin_host.slips import find_slips
 from router_core.testing.conformance import Subject, check_never_picks_a_departed_worker, check_survives_churn
@@ -120,10 +121,15 @@ def test_the_policies_of_the_documents_are_sound(tmp_path):
 @pytest.mark.parametrize("block", CONFIGS, ids=str)
 def test_config_is_valid(block, tmp_path):
     content = yaml.safe_load(block.text) if block.language == "yaml" else tomllib.loads(block.text)
+    if isinstance(content, dict) and content.keys() == {"keys"}:
+        assert KeyFile.model_validate(content).keys
+        return
     if not isinstance(content, dict) or not content.keys() & RouterConfig.model_fields.keys():
         return  # somebody else's: a pod, a pyproject.toml
     path = tmp_path / f"router.{block.language}"
     path.write_text(block.text)
+    if "keys_file" in content.get("auth", {}):
+        (tmp_path / content["auth"]["keys_file"]).touch()
     flags = {} if content.keys() & {"worker_urls", "pd"} else {"worker_urls": ["http://a:8000"]}
     load_config(path=path, environ={}, flags=flags)
 

@@ -94,9 +94,15 @@ async def listening_router(
     policy: str = "round_robin",
     folder: Path | None = None,
     settings: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> AsyncIterator[RouterProcess]:
-    """Start a router before these workers and wait until it listens and all of them are healthy."""
-    arguments = ["--host", "127.0.0.1", "--port", "0", "--policy", policy, "--worker-urls", *worker_urls]
+    """Start a router before these workers and wait until it listens and all of them are healthy.
+
+    Told to stop, it does so without settling, unless `settings` says otherwise.
+    """
+    settings = {"LIMITS__SHUTDOWN_SETTLE_S": "0"} | dict(settings or {})
+    arguments = ["--host", host, "--port", str(port), "--policy", policy, "--worker-urls", *worker_urls]
     async with router_process(*arguments, folder=folder, settings=settings) as router:
         line = await router.read_until("listening on ")
         router.url = re.search(r"listening on (\S+),", line).group(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
+import aiohttp
 import pytest
 
 from router_core.testing.scripted_server import Pause, Read, ScriptedServer, Send
@@ -151,3 +152,89 @@ async def test_an_idle_router_ends_at_once(simulated_engine, folder):
             assert await router.ended() == 0
         await until(lambda: (folder / "stopped").exists())
         assert not any("Traceback" in line or "ERROR" in line for line in router.lines), router.lines
+
+
+# --- settling ---
+
+
+async def readiness(url):
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/readiness") as response:
+        return response.status, (await response.json()).get("reason"), response.headers.get("connection")
+
+
+async def test_before_it_ceases_to_listen_it_is_not_ready_and_serves_on(simulated_engine, folder):
+    async with (
+        simulated_engine() as engine,
+        listening_router(
+            engine.url, policy="house:Tidy", folder=folder, settings={"LIMITS__SHUTDOWN_SETTLE_S": "3600"}
+        ) as router,
+        await RawClient.connect(router.url) as kept,
+    ):
+        router.send_signal(signal.SIGTERM)
+        await router.read_until("serving on for 3600 s")
+        assert await readiness(router.url) == (503, "draining", "close")
+        async with await RawClient.connect(router.url) as newcomer:
+            for client in (kept, newcomer):
+                client.send()
+                status, headers = await client.read_head()
+                assert (status, headers["connection"]) == (200, "close")
+                assert (await client.read_rest()).endswith(b"}")
+        router.send_signal(signal.SIGTERM)  # a second one has no patience
+        assert await router.ended() == 0
+        assert (folder / "stopped").exists()
+
+
+async def test_a_second_signal_while_settling_ends_running_streams_too(simulated_engine, folder):
+    settings = {"LIMITS__SHUTDOWN_SETTLE_S": "3600", "LIMITS__SHUTDOWN_GRACE_S": "3600"}
+    async with (
+        simulated_engine(token_interval_s=0.02) as engine,
+        listening_router(engine.url, policy="house:Tidy", folder=folder, settings=settings) as router,
+        await RawClient.connect(router.url) as client,
+    ):
+        client.send(chat(stream=True, max_tokens=100_000, ignore_eos=True))
+        await client.read_until(b"content")
+        router.send_signal(signal.SIGTERM)
+        await router.read_until("serving on")
+        router.send_signal(signal.SIGINT)
+        await client.read_rest()
+        assert await router.ended() == 0
+        await engine.wait_for_abort()
+
+
+async def test_ctrl_c_does_not_settle(simulated_engine, folder):
+    async with (
+        simulated_engine() as engine,
+        listening_router(
+            engine.url, policy="house:Tidy", folder=folder, settings={"LIMITS__SHUTDOWN_SETTLE_S": "3600"}
+        ) as router,
+    ):
+        router.send_signal(signal.SIGINT)
+        assert await router.ended() == 0
+
+
+async def test_who_still_waits_in_the_queue_when_the_grace_is_over_is_told_why(simulated_engine):
+    settings = {"LIMITS__SHUTDOWN_GRACE_S": "0.1", "ADMISSION__MAX_CONCURRENT_REQUESTS": "1"}
+    async with (
+        simulated_engine(token_interval_s=0.02) as engine,
+        listening_router(engine.url, settings=settings) as router,
+        await RawClient.connect(router.url) as running,
+        await RawClient.connect(router.url) as waiting,
+    ):
+        running.send(chat(stream=True, max_tokens=100_000, ignore_eos=True))
+        await running.read_until(b"content")
+        waiting.send()
+        await queued(router.url)
+        router.send_signal(signal.SIGTERM)
+        status, body = await waiting.read_answer()
+        assert (status, b'"code":"shutting_down"' in body) == (503, True)
+        assert await router.ended() == 0
+
+
+async def queued(url):
+    async with aiohttp.ClientSession() as session:
+        for _ in range(2000):
+            async with session.get(f"{url}/metrics") as response:
+                if "router_core_admission_queue_length 1.0" in await response.text():
+                    return
+            await asyncio.sleep(0.005)
+    raise AssertionError("nobody waits")

@@ -1,12 +1,13 @@
 """What a user's settings become, and what is said when they cannot be used."""
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from router_core.config import PolicySelection, RouterConfig, iter_fields, load_config
+from router_core.config import PolicySelection, RouterConfig, all_keys, iter_fields, load_config
 from router_core.contract.errors import StartupError
 
 WORKER = "http://10.0.0.1:8000"
@@ -537,3 +538,102 @@ def test_pairs_may_be_left_to_sources_of_membership():
     config = load_config(path=None, environ={"ROUTER_CORE_MEMBERSHIP": "static"}, flags={"pd_disaggregation": True})
     assert config.pd.is_on
     assert config.pd.prefill == ()
+
+
+# --- API keys ---
+
+
+def test_keys_come_from_environment_settings_and_a_file_beside_the_config(write):
+    write("keys:\n  - {name: ops, sha256: '" + "0aF9" * 16 + "', scopes: [admin]}\n", "keys.yaml")
+    path = write("auth:\n  keys: [{name: a, key: sk-a, max_concurrent_requests: 4}]\n  keys_file: keys.yaml\n")
+    config = load(path, {"ROUTER_CORE_AUTH__API_KEY": "sk-one"})
+    keys = {key.name: key for key in all_keys(config.auth)}
+    assert keys.keys() == {"default", "a", "ops"}
+    assert set(keys["default"].scopes) == {"inference", "admin"}
+    assert (keys["a"].scopes, keys["a"].max_concurrent_requests) == (("inference",), 4)
+    assert keys["ops"].digest.hex() == "0af9" * 16
+
+
+def test_several_keys_fit_into_one_variable():
+    config = load(environ={"ROUTER_CORE_AUTH__KEYS": "a=sk-a b:admin+inference=sk-b=="})
+    assert [(key.name, key.scopes, key.key.get_secret_value()) for key in all_keys(config.auth)] == [
+        ("a", ("inference",), "sk-a"),
+        ("b", ("admin", "inference"), "sk-b=="),
+    ]
+
+
+SECRET = "sk-s3cret"
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ([SECRET], "auth.keys[0]: is not NAME=KEY"),
+        ([{"name": "a", "key": SECRET + " "}], "auth.keys[0].key: an API key is printable ASCII without spaces"),
+        ([{"name": "a", "key": [SECRET]}], "auth.keys[0].key: the value does not fit; give text"),
+        ([{"name": "a", "sha256": SECRET}], "auth.keys[0].sha256: this is no SHA-256"),
+        ([{"name": "a"}], "auth.keys[0]: give either key or sha256"),
+        ([{"name": "a", "key": SECRET, "sha256": "0" * 64}], "auth.keys[0]: give either key or sha256"),
+        ([{"name": "a b", "key": SECRET}], "auth.keys[0].name: a key's name is up to 64 letters"),
+        (
+            [{"name": "a", "key": SECRET, "scope": "admin"}],
+            "keys[0].scope: unknown setting; did you mean 'scopes'?",
+        ),
+        (
+            [{"name": "a", "key": SECRET, "scopes": ["root"]}],
+            "'root' does not fit; give one or more of inference",
+        ),
+        ([{"name": "a", "key": SECRET, "scopes": []}], "does not fit; give one or more of inference, admin"),
+        ([{"name": "a", "key": SECRET, "weight": 0}], "auth.keys[0].weight: 0 does not fit; give a number above 0"),
+        (SECRET, "auth.keys[0]: is not NAME=KEY"),
+        ({SECRET: 1}, "auth.keys: the value does not fit; give a list of API keys"),
+    ],
+)
+def test_what_is_wrong_with_a_key_is_a_sentence_that_does_not_show_it(write, keys, sentence):
+    path = write(json.dumps({"auth": {"keys": keys}}))
+    found = problem(path)
+    assert sentence in found
+    assert SECRET not in found.replace(str(path), "")
+    if isinstance(keys, list):
+        write(json.dumps({"keys": keys}), "keys.yaml")
+        config = load(write("auth: {keys_file: keys.yaml}"))
+        with pytest.raises(StartupError) as caught:
+            all_keys(config.auth)
+        assert sentence.removeprefix("auth.") in str(caught.value)
+        assert SECRET not in str(caught.value)
+
+
+def test_names_and_keys_stand_once():
+    config = load(environ={"ROUTER_CORE_AUTH__KEYS": "a=sk-a a=sk-b c=sk-a"})
+    with pytest.raises(StartupError) as caught:
+        all_keys(config.auth)
+    assert "two keys are called 'a'" in caught.value.problems[0]
+    assert "'a' and 'c' have the same key" in caught.value.problems[1]
+
+
+def test_a_file_of_keys_that_is_not_there_is_named(write):
+    assert "auth.keys_file: " in problem(write("auth: {keys_file: gone.yaml}"))
+
+
+def test_keys_that_anybody_may_read_are_warned_of(write, caplog):
+    file = write("keys: [a=sk-a]", "keys.yaml")
+    config = load(write("auth: {keys_file: keys.yaml}"))
+    file.chmod(0o600)
+    all_keys(config.auth)
+    assert not caplog.records
+    file.chmod(0o644)
+    all_keys(config.auth)
+    assert "anybody on this machine may read these API keys" in caplog.text
+
+
+def test_settings_do_not_show_keys():
+    config = load(environ={"ROUTER_CORE_AUTH__KEYS": f"a={SECRET}", "ROUTER_CORE_AUTH__API_KEY": SECRET})
+    assert SECRET not in repr(config) + str(config) + config.model_dump_json()
+
+
+def test_files_named_in_a_config_file_lie_beside_it(write, tmp_path):
+    path = write("tls: {cert: tls/cert.pem, key: /etc/key.pem}\nworker_tls: {ca: [a.pem, b.pem]}\n")
+    config = load(path)
+    assert (config.tls.cert, config.tls.key) == (tmp_path / "tls/cert.pem", Path("/etc/key.pem"))
+    assert config.worker_tls.ca == (tmp_path / "a.pem", tmp_path / "b.pem")
+    assert load(environ={"ROUTER_CORE_TLS__CERT": "c", "ROUTER_CORE_TLS__KEY": "k"}).tls.cert == Path("c")

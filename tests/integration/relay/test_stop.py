@@ -79,20 +79,79 @@ async def test_of_pipelined_requests_the_running_one_is_the_last(relay):
         assert len(worker.requests) == 1
 
 
-@pytest.mark.parametrize("sent", [b"", STREAM + b"2\r\nab\r\n", b"HTTP/1.1 200 OK\r\n\r\nab"])
-async def test_what_is_not_finished_within_the_grace_is_aborted(relay, sent):
+@pytest.mark.parametrize("sent", [STREAM + b"2\r\nab\r\n", b"HTTP/1.1 200 OK\r\n\r\nab"])
+async def test_an_answer_that_is_not_finished_within_the_grace_is_aborted(relay, sent):
     async with ScriptedServer([Read(), Send(sent), WaitForPeer()]) as worker, relay(worker.url) as router:
         client = await router.connect()
         client.send(GET)
         await worker.wait_requests()
-        if sent:
-            await client.reader.readuntil(b"ab")
+        await client.reader.readuntil(b"ab")
         await router.server.stop(0.01)
         assert not router.server.connections
         assert router.endings == [Ending.CLIENT_GONE]
         await worker.wait_closed()
         with pytest.raises(ConnectionResetError):  # never a clean end
             await client.rest()
+
+
+@pytest.mark.parametrize("request_", [GET, GET[:10], b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab"])
+async def test_whoever_has_no_answer_when_the_grace_is_over_is_told_why(relay, until, request_):
+    async with ScriptedServer([Read(), WaitForPeer()]) as worker, relay(worker.url) as router:
+        client = await router.connect()
+        client.send(request_)
+        await until(lambda: any(c._exchange or c._head or c._buffer for c in router.server.connections))
+        await router.server.stop(0.01)
+        found = await client.answer()
+        assert found.status == 503
+        assert b'"code":"shutting_down"' in found.body
+        assert b"Connection: close\r\n" in found.head
+        assert await client.rest() == b""
+        assert router.endings == ([Ending.CLIENT_GONE] if request_ == GET else [])
+        assert not router.server.connections
+
+
+async def test_while_it_drains_everybody_is_served_and_told_to_go(relay):
+    async with ScriptedServer([Read(), answer(), Read(), answer()]) as worker, relay(worker.url) as router:
+        kept = await router.connect()
+        await kept.get()
+        router.server.drain()
+        for client in (kept, await router.connect()):
+            found = await client.get()
+            assert found.status == 200
+            assert b"Connection: close\r\n" in found.head
+            assert await client.rest() == b""
+
+
+async def test_an_idle_client_is_not_closed_before_the_server_ceases_to_listen(relay, until):
+    async with ScriptedServer([Read(), answer()]) as worker, relay(worker.url) as router:
+        client = await router.connect()
+        await until(lambda: router.server.connections)
+        router.server.drain()
+        assert (await client.get()).status == 200
+        await router.server.stop(30)
+
+
+async def test_cutting_ends_a_long_grace(relay):
+    async with ScriptedServer([Read(), WaitForPeer()]) as worker, relay(worker.url) as router:
+        client = await router.connect()
+        client.send(GET)
+        await worker.wait_requests()
+        stopping = await stop(router, 3600)
+        router.server.cut()
+        await stopping
+        assert (await client.answer()).status == 503
+
+
+async def test_cutting_before_stopping_leaves_no_grace(relay):
+    async with ScriptedServer([Read(), WaitForPeer()]) as worker, relay(worker.url) as router:
+        first, second = await router.connect(), await router.connect()
+        first.send(GET)
+        await worker.wait_requests()
+        router.server.drain()
+        router.server.cut()
+        assert (await first.answer()).status == 503
+        second.send(GET[:10])
+        await router.server.stop(3600)
 
 
 async def test_a_connection_in_the_making_is_given_up_after_the_grace(relay, until, hole):

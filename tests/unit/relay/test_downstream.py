@@ -474,13 +474,13 @@ def test_a_draining_server_answers_with_close_and_serves_what_has_begun():
     assert len(client.exchanges) == 1
 
 
-def test_an_answer_that_promised_to_keep_the_connection_is_closed_after_it_once_draining():
+def test_an_answer_that_promised_to_keep_the_connection_is_closed_after_it_once_the_server_is():
     client = FakeClient()
     client.send(GET)
     [exchange] = client.exchanges
     exchange.forward(FakeDestination(), Recorder())
     exchange.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
-    client.server.is_draining = True
+    client.server.is_draining = client.server.is_closed = True
     client.protocol.drain()
     assert not client.transport.is_closing()
     exchange.feed(b"cd")
@@ -490,7 +490,7 @@ def test_an_answer_that_promised_to_keep_the_connection_is_closed_after_it_once_
 
 def test_a_client_that_comes_while_the_server_closes_is_turned_away():
     client = FakeClient()
-    client.server.is_draining = True
+    client.server.is_draining = client.server.is_closed = True
     late = type(client.protocol)(client.server)
     transport = type(client.transport)()
     late.connection_made(transport)
