@@ -19,6 +19,7 @@ from router_core.cli.plugins import build_sources
 from router_core.cli.served_pool import ServedPool
 from router_core.cli.static_workers import static_workers, worker_keys
 from router_core.config import RouterConfig, pools_of
+from router_core.contract.errors import StartupError
 from router_core.contract.worker import Worker
 from router_core.control.app import create_control_app
 from router_core.control.log_level import LogLevelHandlers
@@ -117,6 +118,16 @@ class RouterServer:
     def drain(self) -> None:
         """Tell everybody to go elsewhere: not ready any more, answers close their connections. Who comes is served."""
         self._relay.drain()
+
+    def reload(self) -> None:
+        """Read again what may change while the router runs: API keys. What cannot be used changes nothing, loudly."""
+        try:
+            self.gate.reload()
+        except StartupError as error:
+            for problem in error.problems:
+                _log.error("not reloaded: %s", problem)
+        else:
+            _log.info("reloaded: %d API keys", self.gate.key_count)
 
     def end_grace(self) -> None:
         """End the requests that still run; whoever waits in `stop` goes on with the rest of it."""

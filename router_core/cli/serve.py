@@ -39,6 +39,7 @@ async def _serve(server: RouterServer) -> None:
     for number in _ENDING:
         loop.add_signal_handler(number, signals.put_nowait, number)
     await server.start()
+    loop.add_signal_handler(signal.SIGHUP, server.reload)
     _calm_garbage_collector()
     workers = len(server.registrations.registrations)
     _log.info(

@@ -111,7 +111,7 @@ class AuthConfig(Section):
     """Named keys, each with its scopes and limits; as text `NAME=KEY NAME:SCOPE+SCOPE=KEY`."""
 
     keys_file: FilePath | None = None
-    """A YAML or TOML file with more of them under `keys`; it is read again on reload."""
+    """A YAML or TOML file with more of them under `keys`; it is read again on SIGHUP."""
 
     forward_keys: bool = False
     """Send the key that opened the router on to the worker as well; else it stays here."""

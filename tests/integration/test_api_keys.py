@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import signal
 
 import pytest
 
@@ -325,6 +326,33 @@ async def test_reload_takes_new_keys_and_forgets_old_ones(simulated_engine, tmp_
 
 
 # --- as a process ---
+
+
+async def test_on_sighup_the_file_is_read_again(simulated_engine, tmp_path):
+    file = tmp_path / "keys.yaml"
+    file.write_text("keys: [old=sk-old]")
+    async with (
+        simulated_engine() as engine,
+        listening_router(engine.url, settings={"AUTH__KEYS_FILE": str(file)}) as router,
+        await RawClient.connect(router.url) as client,
+    ):
+
+        async def ask(key):
+            head, _, body = request_bytes().partition(b"\r\n\r\n")
+            client.writer.write(head + f"\r\nx-api-key: {key}\r\n\r\n".encode() + body)
+            return (await client.read_answer())[0]
+
+        assert await ask("sk-old") == 200
+        file.write_text("keys: [new=sk-new]")
+        router.send_signal(signal.SIGHUP)
+        await router.read_until("reloaded: 1 API keys")
+        assert [await ask("sk-old"), await ask("sk-new")] == [401, 200]
+        file.write_text("keys: [sk-slip]")
+        router.send_signal(signal.SIGHUP)
+        line = await router.read_until("not reloaded")
+        assert "keys[0]: is not NAME=KEY" in line
+        assert "sk-slip" not in line
+        assert await ask("sk-new") == 200
 
 
 async def test_a_key_from_the_environment_closes_the_router_and_ends_the_warning(simulated_engine):
