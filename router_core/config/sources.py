@@ -17,6 +17,9 @@ from router_core.contract.errors import StartupError
 
 CONFIG_VARIABLE = "ROUTER_CORE_CONFIG"
 
+ODD_YAML = (ValueError, LookupError, AttributeError, TypeError)
+"""What PyYAML raises beside its own errors: for a date that is none (2024-13-01), `!!float ''`, `!!timestamp x`."""
+
 _POLICY_OPTIONS = ("policy", "options")
 _OPTIONS = (_POLICY_OPTIONS, ("pd", "options"))
 
@@ -100,9 +103,12 @@ def from_flags(flags: Mapping[str, Any], problems: list[str]) -> Iterator[Settin
         for pair in value:
             key, equals, text = pair.partition("=")
             if not equals or not key.strip():
-                problems.append(f"{flag} {pair}: is not KEY=VALUE; write {flag} {key.strip() or 'KEY'}=VALUE")
+                problems.append(
+                    f"{flag} {_cut(pair)}: is not KEY=VALUE; write {flag} {_cut(key.strip()) or 'KEY'}=VALUE"
+                )
             elif given.setdefault(key.strip(), text) != text:
-                problems.append(f"{flag} {pair}: contradicts {flag} {key}={given[key.strip()]}; give one of them")
+                earlier = _cut(f"{key}={given[key.strip()]}")
+                problems.append(f"{flag} {_cut(pair)}: contradicts {flag} {earlier}; give one of them")
             else:
                 yield Setting((*path, key.strip()), parse_scalar(text), f"flag {flag}")
 
@@ -125,6 +131,10 @@ def parse_scalar(text: str) -> bool | int | float | str | None:
 
 
 _RESOLVER = yaml.resolver.Resolver()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _variable_remedy(name: str) -> str:
@@ -182,7 +192,7 @@ def read_mapping(path: Path) -> Mapping[Any, Any]:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise StartupError([f"{path}{where}: {error.problem or error.context}"]) from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2024-13-01
+    except (yaml.YAMLError, *ODD_YAML) as error:
         raise StartupError([f"{path}: is not valid YAML: {error}"]) from error
     if content is None:
         return {}

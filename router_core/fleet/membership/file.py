@@ -148,7 +148,8 @@ def _parse(path: Path, content: bytes) -> tuple[WorkerSpec, ...]:
         listed: Any = orjson.loads(content) if path.suffix == ".json" else yaml.safe_load(content)  # checked below
     except orjson.JSONDecodeError as error:
         raise _InvalidFileError(f"is not JSON: {error}; correct it") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a plain ValueError
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # PyYAML raises not only errors of its own: for a date that is none, `!!float ''`, `!!timestamp x`.
         raise _InvalidFileError(f"is not YAML: {' '.join(str(error).split())}; correct it") from error
     try:
         return tuple(entry.to_spec() for entry in worker_entries.validate_python(listed))

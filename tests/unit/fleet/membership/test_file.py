@@ -145,6 +145,8 @@ async def test_a_mounted_config_map_is_followed_through_its_symlinks(tmp_path: P
         ("", "is empty; write []"),
         (f"- {B}\n- {{url: http", "is not YAML"),
         ("- 2026-99-99\n", "is not YAML"),
+        ("- !!float ''\n", "is not YAML"),
+        ("- !!timestamp x\n", "is not YAML"),
         (f"- {B}\n- nonsense\n", "[1].url: 'nonsense' lacks http"),
         (f"workers: [{B}]\n", "it is not a list"),
         (f"- {B}\n- {B}\n", "stands there more than once"),
