@@ -164,8 +164,8 @@ def metrics() -> str:
     return table(("metric", "type", "labels", "what it means"), rows)
 
 
-def exposed() -> Iterator[tuple[Metric, str, list[str]]]:
-    """Yield each metric with its full name and labels, after one of everything has happened."""
+def full_registry() -> MetricsRegistry:
+    """Return a registry in which one of everything has happened."""
     registry = MetricsRegistry()
     observer = MetricsObserver(MetricsObserver.Config())
     sink = registry.labelled({"pool": "default", "plugin": "metrics"})
@@ -198,7 +198,12 @@ def exposed() -> Iterator[tuple[Metric, str, list[str]]]:
             proxied_unknown=lambda: 1,
         )
     )
-    for metric in registry.collect():
+    return registry
+
+
+def exposed() -> Iterator[tuple[Metric, str, list[str]]]:
+    """Yield each metric with its full name and labels."""
+    for metric in full_registry().collect():
         labels = sorted({label for sample in metric.samples for label in sample.labels} - {"le"})
         yield metric, metric.name + ("_total" if metric.type == "counter" else ""), labels
 
