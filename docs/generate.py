@@ -120,12 +120,16 @@ def policies() -> str:
 BUILT_IN = (
     "cache_aware",
     "consistent_hash",
+    "dynamo_cost",
     "least_loaded",
+    "lmetric",
+    "lpwl",
     "manual",
     "power_of_two",
     "prefix_hash",
     "random",
     "round_robin",
+    "weighted",
 )
 
 

@@ -20,6 +20,7 @@ from router_core.contract.hookspecs import hookimpl
 from router_core.contract.membership import MembershipSource, WorkerSpec
 from router_core.contract.policy import PolicyConfig, healthy, least_loaded, rendezvous
 from router_core.contract.pool import PoolContext
+from router_core.contract.prefill_backlog import PrefillBacklog
 from router_core.contract.prefix import prefix_tokens
 from router_core.contract.prefix_index import PrefixIndex
 from router_core.contract.request import Leg, LiteralPrompt, OutcomeStatus, RequestOutcome, RoutingRequest
@@ -34,6 +35,7 @@ __all__ = [
     "Placement",
     "PolicyConfig",
     "PoolContext",
+    "PrefillBacklog",
     "PrefixIndex",
     "RequestOutcome",
     "RoutingRequest",
