@@ -229,6 +229,39 @@ def test_imbalance_needs_both_conditions_strictly(loads, expected):
     assert reason(harness, "hello world") == expected
 
 
+@pytest.mark.parametrize(("gate", "expected"), [("fleet", "imbalanced"), ("worker", "cache_hit")])
+def test_hot_worker_turns_affinity_off_for_all_or_only_for_its_own_prompts(gate, expected):
+    harness = make_harness(3, gate=gate, balance_abs_threshold=8)
+    home = serve(harness, "hello world")
+    hot = next(worker for worker in harness.workers if worker.url != home)
+    assign(hot, load=20)
+
+    assert reason(harness, "hello world") == expected
+
+
+@pytest.mark.parametrize(
+    ("loads", "expected"),
+    [
+        ((18, 10), "cache_hit"),  # exactly 8 apart
+        ((19, 10), "imbalanced"),
+        ((30, 20), "cache_hit"),  # 10 apart, but exactly 1.5 times
+    ],
+)
+def test_gate_of_the_worker_compares_its_own_load_with_the_lowest(loads, expected):
+    harness = make_harness(2, gate="worker", balance_abs_threshold=8)
+    home = serve(harness, "hello world")
+    for worker in harness.workers:
+        assign(worker, load=loads[0] if worker.url == home else loads[1])
+
+    assert reason(harness, "hello world") == expected
+    assert (serve(harness, "hello world") == home) == (expected == "cache_hit")
+
+
+def test_gate_of_the_worker_is_no_rule_of_an_older_router():
+    with pytest.raises(ValidationError, match="leave out gate or compat"):
+        CacheAwarePolicy.Config(gate="worker", compat="sglang-0.3.2")
+
+
 def test_load_range_is_that_of_the_candidates():
     harness = make_harness(3)
     serve(harness, "hello world")
@@ -515,6 +548,7 @@ def test_defaults():
         "balance_rel_threshold": 1.5,
         "eviction_interval_secs": 60,
         "max_tree_size": 67_108_864,
+        "gate": "fleet",
         "compat": None,
     }
 

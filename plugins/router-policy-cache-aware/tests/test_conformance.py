@@ -22,3 +22,11 @@ class TestPairConformance(PolicyConformance):
     options = OPTIONS
     memory_options = SMALL
     roles = PAIR_POOL  # no affinity: decode goes by load alone
+
+
+class TestConformanceOfTheWorkersOwnGate(PolicyConformance):
+    policy_class = CacheAwarePolicy
+    options = {**OPTIONS, "gate": "worker", "balance_abs_threshold": 8}
+    memory_options = SMALL
+    roles = (WorkerRole.REGULAR,)
+    affinity = "prompt"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from router_core.api import OutcomeStatus, RequestOutcome, RoutingRequest, Worker, least_loaded
-from router_policy_cache_aware.decision import Decision, Limits, Reason
+from router_policy_cache_aware.decision import Decision, Gate, Limits, Reason
 from router_policy_cache_aware.node import Holder, Holding
 from router_policy_cache_aware.tree import Match, PrefixTree
 
@@ -20,10 +20,13 @@ class Affinity:
     Args:
         limits: The thresholds.
         evicts: Whether `limits.tree_chars` is enforced.
+        gate: Whose load turns affinity off: `fleet` the highest of all, for every prompt; `worker` that of the one who
+            knows the prompt, for this prompt alone.
     """
 
-    def __init__(self, limits: Limits, *, evicts: bool) -> None:
+    def __init__(self, limits: Limits, *, evicts: bool, gate: Gate = "fleet") -> None:
         self._limits = limits
+        self._gate = gate
         self._tree = PrefixTree(limits.tree_chars if evicts else None)
         self._known: dict[str, _Known] = {}
         self._views: dict[tuple[Worker, ...], _Candidates] = {}
@@ -44,7 +47,7 @@ class Affinity:
         reason: Reason
 
         # 1. Loads are uneven: the shortest queue, whoever knows the prompt.
-        if highest != lowest and limits.is_imbalanced(highest, lowest):
+        if self._gate == "fleet" and highest != lowest and limits.is_imbalanced(highest, lowest):
             reason, worker = "imbalanced", least_loaded(candidates.workers)
         else:
             owners: list[Holder] = []
@@ -58,6 +61,8 @@ class Affinity:
                 owner = candidates.by_holder
                 reason = "cache_hit"
                 worker = owner[owners[0]] if len(owners) == 1 else least_loaded([owner[each] for each in owners])
+                if self._gate == "worker" and limits.is_imbalanced(worker.load, lowest):
+                    reason, worker = "imbalanced", least_loaded(candidates.workers)
             # 3. It is as good as new: of the least loaded, the one with most room.
             else:
                 reason, worker = "cache_miss", candidates.roomiest(loads, lowest)

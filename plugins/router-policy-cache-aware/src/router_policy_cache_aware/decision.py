@@ -11,6 +11,10 @@ Reason = Literal["cache_hit", "cache_miss", "imbalanced", "owner_lost"]
 """`owner_lost` is only said by the original rules: the worker that knew the prompt is not among the candidates."""
 
 
+Gate = Literal["fleet", "worker"]
+"""Whose load may turn affinity off: the busiest worker's of the fleet, or that of the one who knows the prompt."""
+
+
 class Limits(NamedTuple):
     """The thresholds.
 

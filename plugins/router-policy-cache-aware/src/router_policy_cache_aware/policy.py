@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from router_core.api import Leg, PolicyConfig, PoolContext, RequestOutcome, RoutingRequest, Worker, hookimpl
 from router_policy_cache_aware.affinity import Affinity
 from router_policy_cache_aware.compat import OriginalRules
-from router_policy_cache_aware.decision import Decision, Limits, Rules
+from router_policy_cache_aware.decision import Decision, Gate, Limits, Rules
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,17 @@ class CacheAwarePolicy:
         max_tree_size: Annotated[int, Field(gt=0)] = 67_108_864
         """Characters to remember, over all workers and models together; what was not used for longest goes first."""
 
+        gate: Gate = "fleet"
+        """Whose load turns affinity off: the highest of the `fleet`, or that of the `worker` who knows the prompt."""
+
         compat: Literal["sglang-0.3.2", "tree_size"] | None = None
         """Decide exactly as an older router did, its defects included; only for comparisons."""
+
+        @model_validator(mode="after")
+        def _compat_has_one_gate(self) -> Self:
+            if self.compat is not None and self.gate != "fleet":
+                raise ValueError("gate 'worker' is no rule of an older router; leave out gate or compat")
+            return self
 
     needs = frozenset({"text"})
 
@@ -56,7 +65,7 @@ class CacheAwarePolicy:
         )
         self._rules: Rules
         if config.compat is None:
-            self._rules = Affinity(limits, evicts=config.eviction_interval_secs > 0)
+            self._rules = Affinity(limits, evicts=config.eviction_interval_secs > 0, gate=config.gate)
         else:
             self._rules = OriginalRules(limits, misses_by_tree_size=config.compat == "tree_size")
         self._pool: PoolContext | None = None
