@@ -198,7 +198,7 @@ def full_registry() -> MetricsRegistry:
         traffic_sampler(
             connections=lambda: 1,
             refusals=lambda: {400: 1},
-            unrouted=lambda: {"no_available_workers": 1},
+            unrouted=lambda: {"default": {"no_available_workers": 1}},
             proxied_unknown=lambda: 1,
         )
     )

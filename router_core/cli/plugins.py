@@ -69,7 +69,7 @@ def build_pd_protocol(settings: PoolSettings) -> PairProtocol:
     """
     loaded = load_policy(settings.pd.protocol, group=PD_PROTOCOL_GROUP, app_dir=settings.app_dir)
     # A class that lacks a method of the protocol's fails at the first request; typing it is its author's business.
-    return cast("PairProtocol", build_protocol(loaded, settings.pd.options, where=f"{settings.place}pd"))
+    return cast("PairProtocol", build_protocol(loaded, settings.pd.options, where=settings.place_of("pd")))
 
 
 def _manager(
@@ -82,9 +82,9 @@ def _manager(
     observers: Sequence[tuple[str, object]] = (),
     needs_pair: bool = False,
 ) -> PolicyManager | None:
-    place, app_dir = settings.place, settings.app_dir
-    policy = _build(chosen, f"{place}{where}", "policy", app_dir, problems, needs_pair=needs_pair)
-    wrappers = _build_all(settings.wrappers, f"{place}wrappers", "wrapper", app_dir, problems)
+    app_dir = settings.app_dir
+    policy = _build(chosen, settings.place_of(where), "policy", app_dir, problems, needs_pair=needs_pair)
+    wrappers = _build_all(settings.wrappers, settings.place_of("wrappers"), "wrapper", app_dir, problems)
     if policy is None or problems:
         return None
     loaded, instance = policy

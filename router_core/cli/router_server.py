@@ -16,9 +16,9 @@ from router_core.cli.certificates import Certificates
 from router_core.cli.followers import build_followers
 from router_core.cli.gate import Gate
 from router_core.cli.plugins import build_sources
-from router_core.cli.served_pool import ServedPool
+from router_core.cli.served_pool import build_pools
 from router_core.cli.static_workers import static_workers, worker_keys
-from router_core.config import RouterConfig, pools_of
+from router_core.config import DEFAULT_POOL, RouterConfig
 from router_core.contract.errors import StartupError
 from router_core.contract.worker import Worker
 from router_core.control.app import create_control_app
@@ -28,6 +28,9 @@ from router_core.fleet.engine_client import EngineClient
 from router_core.fleet.health import HealthChecker
 from router_core.fleet.membership.roster import Roster
 from router_core.fleet.membership.supervisor import SourceSupervisor
+from router_core.fleet.model_directory import ModelDirectory
+from router_core.fleet.model_learner import ModelLearner
+from router_core.fleet.partition import Partition
 from router_core.fleet.pool import WorkerPool
 from router_core.fleet.registration import Registrar
 from router_core.fleet.registry import WorkerRegistry
@@ -44,6 +47,7 @@ from router_core.relay.parties import Destination
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
 from router_core.traffic.forwarded_headers import header_choice
+from router_core.traffic.pool_choice import PoolChoice
 from router_core.traffic.ranks import RankPassing
 from router_core.traffic.reception import Reception
 from router_core.traffic.routes import INFERENCE_PATHS, Routes
@@ -59,6 +63,7 @@ class RouterServer:
         config: The settings it runs with.
         pool: All its workers.
         pools: Its pools, each with some of the workers and a policy.
+        models: Which models they serve, under which names.
         registrations: The addresses the workers have.
         registry: Its metrics.
         certificates: What it shows to clients and workers.
@@ -75,11 +80,17 @@ class RouterServer:
         self.certificates = Certificates(config)
         self.gate = Gate(config)
         self.registry = MetricsRegistry()
-        self.pool = WorkerPool()
+        self.pool = WorkerPool(DEFAULT_POOL)
         self._keys = worker_keys(config)
         self.registrations = WorkerRegistry(self.pool, wall_clock=time.time, keys=self._keys)
-        self.pools = tuple(ServedPool(settings, self.pool, self.registry) for settings in pools_of(config))
+        self.pools = build_pools(config, self.pool, self.registry)
         self.signals = SignalBoard()
+        parts = [pool.part for pool in self.pools]
+        if len(parts) > 1:
+            Partition(self.pool, parts)
+        self.models = ModelDirectory(
+            self.pool, parts, was_well=self._was_well, passes_unknown=config.unknown_models == "pass"
+        )
         self._sources = build_sources(config)
         self._started = contextlib.AsyncExitStack()
         self._address = ("", 0)
@@ -165,7 +176,8 @@ class RouterServer:
         self.pool.subscribe(on_removed=shared.stored_responses.forget)
         for pool in self.pools:
             pool.open(shared)
-        routes = await self._routes(stack, shared, client)
+        choice = PoolChoice(self.models, {pool.name: pool.dispatcher for pool in self.pools})
+        routes = await self._routes(stack, shared, choice, client)
         reception = Reception(
             routes.handle,
             id_headers=config.request_id_headers,
@@ -178,7 +190,10 @@ class RouterServer:
             traffic_sampler(
                 connections=lambda: len(relay.connections),
                 refusals=lambda: relay.refusals,
-                unrouted=lambda: self.pools[-1].dispatcher.unrouted,
+                unrouted=lambda: {
+                    "": choice.unrouted,
+                    **{pool.name: pool.dispatcher.unrouted for pool in self.pools},
+                },
                 proxied_unknown=lambda: routes.proxied_unknown,
             )
         )
@@ -226,10 +241,13 @@ class RouterServer:
             register=registrar.register if self.config.dp_aware else None,
         )
 
-    async def _routes(self, stack: contextlib.AsyncExitStack, shared: SharedTraffic, client: EngineClient) -> Routes:
+    async def _routes(
+        self, stack: contextlib.AsyncExitStack, shared: SharedTraffic, choice: PoolChoice, client: EngineClient
+    ) -> Routes:
         app = create_control_app(
             [pool.members for pool in self.pools],
-            fetch_models=client.fetch_models,
+            fetch_models=ModelLearner(self.pool, client).fetch,
+            listed_models=self.models.listed,
             render_metrics=self.registry.render,
             is_draining=lambda: self._relay.is_draining,
             policies={pool.name: pool.policy for pool in self.pools},
@@ -242,7 +260,7 @@ class RouterServer:
             log_level=LogLevelHandlers(log_level, set_log_level),
         )
         return Routes(
-            self.pools[-1].dispatcher.dispatch,
+            choice.dispatch,
             await self._control(stack, app),
             stored_responses=shared.stored_responses,
             origin=shared.origin,
@@ -259,10 +277,16 @@ class RouterServer:
             random=random.Random(),  # noqa: S311  # spreads polls in time
             now=time.monotonic,
         )
-        self.registry.add_sampler(telemetry_sampler(self.pool.name, poller.freshness))
-        self.signals.add(telemetry_check(self.pool.name, poller.freshness))
+        for pool in self.pools:
+            freshness = pool.members_only(poller.freshness)
+            self.registry.add_sampler(telemetry_sampler(pool.name, freshness))
+            self.signals.add(telemetry_check(pool.name, freshness))
         poller.start()
         stack.push_async_callback(poller.stop)
+
+    def _was_well(self, worker: Worker) -> bool:
+        registration = self.registrations.at(worker.base_url)
+        return registration is not None and registration.was_ready
 
     def _kind_of(self, url: str) -> str | None:
         registration = self.registrations.at(url)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from router_core.cli.plugins import build_manager, build_pd_protocol
-from router_core.config import PoolSettings
+from router_core.config import PoolSettings, RouterConfig, pools_of
+from router_core.contract.errors import StartupError
 from router_core.contract.worker import Worker
+from router_core.fleet.partition import ModelPool
 from router_core.fleet.pool import WorkerPool
 from router_core.observability.registry import MetricsRegistry
 from router_core.observability.samplers import policy_sampler, worker_sampler
@@ -19,6 +22,8 @@ from router_core.traffic.dispatcher import Dispatcher
 from router_core.traffic.pd.pair_dispatcher import PairDispatcher
 from router_core.traffic.shared import SharedTraffic
 
+Figure = TypeVar("Figure")
+
 
 class ServedPool:
     """What a router has once for each pool; what it has once for all of them is in `RouterServer`.
@@ -26,6 +31,7 @@ class ServedPool:
     Attributes:
         name: The pool's name, as in the config.
         members: Its workers.
+        part: Which part of the fleet they are.
         policy: Its policy and observers.
         dispatcher: Its traffic; there once it is open.
     """
@@ -40,6 +46,7 @@ class ServedPool:
         """
         self.name = settings.name
         self.members = members
+        self.part = ModelPool(members, settings.model, settings.aliases)
         self.policy = build_manager(settings)
         self._settings = settings
         self._metrics = metrics
@@ -60,6 +67,10 @@ class ServedPool:
     def current_policy(self) -> PolicyManager | PairManager:
         """Return the policy and observers that decide now."""
         return self.policy
+
+    def members_only(self, figures: Callable[[], Mapping[str, Figure]]) -> Callable[[], dict[str, Figure]]:
+        """Return what reads figures by a worker's url, for this pool's workers alone."""
+        return lambda: {url: figure for url, figure in figures().items() if self.members.get(url) is not None}
 
     def open(self, shared: SharedTraffic) -> None:
         """Make ready to place requests."""
@@ -87,3 +98,22 @@ class ServedPool:
             return LivePoolContext(name, plugin=plugin, seed=seed, scheduler=loop, sink=sink)
 
         return make
+
+
+def build_pools(config: RouterConfig, fleet: WorkerPool, metrics: MetricsRegistry) -> tuple[ServedPool, ...]:
+    """Load and check the plugins of every pool; a router with one pool has the fleet itself as that.
+
+    Raises:
+        StartupError: With one sentence for each problem of any of them.
+    """
+    settings = pools_of(config)
+    problems: list[str] = []
+    pools = []
+    for each in settings:
+        try:
+            pools.append(ServedPool(each, fleet if len(settings) == 1 else WorkerPool(each.name), metrics))
+        except StartupError as error:
+            problems += error.problems
+    if problems:
+        raise StartupError(dict.fromkeys(problems))
+    return tuple(pools)

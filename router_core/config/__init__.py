@@ -14,17 +14,11 @@ from router_core.config.auth import ApiKey, AuthConfig
 from router_core.config.fields import ConfigField, iter_fields
 from router_core.config.key_file import all_keys
 from router_core.config.loading import load_config
+from router_core.config.models import ModelConfig
+from router_core.config.pd import PdConfig, PrefillWorker
 from router_core.config.pools import DEFAULT_POOL, PoolSettings, pools_of
-from router_core.config.schema import (
-    HealthConfig,
-    LimitsConfig,
-    PdConfig,
-    PluginSelection,
-    PolicySelection,
-    PrefillWorker,
-    RouterConfig,
-    TelemetryConfig,
-)
+from router_core.config.schema import HealthConfig, LimitsConfig, RouterConfig, TelemetryConfig
+from router_core.config.selection import PluginSelection, PolicySelection
 
 __all__ = [
     "DEFAULT_POOL",
@@ -34,6 +28,7 @@ __all__ = [
     "ConfigField",
     "HealthConfig",
     "LimitsConfig",
+    "ModelConfig",
     "PdConfig",
     "PluginSelection",
     "PolicySelection",

@@ -117,6 +117,7 @@ _PATHS: Mapping[str, str] = {"path": "a folder", "file-path": A_FILE}
 _ITEMS: Mapping[str, str] = {
     "PluginSelection": " of plugins",
     "PrefillWorker": " of prefill workers",
+    "ModelConfig": " of models",
     "file-path": " of files",
     "header-name": " of header names",
     "ApiKey": " of API keys",

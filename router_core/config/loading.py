@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from router_core.config.fields import A_FILE, FILES, iter_fields
-from router_core.config.schema import DEFAULT_POLICY, RouterConfig
+from router_core.config.schema import RouterConfig
+from router_core.config.selection import DEFAULT_POLICY
 from router_core.config.sources import CONFIG_VARIABLE, Setting, from_environment, from_file, from_flags
 from router_core.config.wording import Location, dotted, what_is_wrong
 from router_core.contract.errors import StartupError
@@ -91,11 +92,11 @@ def _judged(draft: _Draft, problems: list[str]) -> RouterConfig | None:
 def _missing_workers(config: RouterConfig | None, values: Mapping[str, Any]) -> list[str]:  # Any: not judged
     """Say which workers nobody names; sources of membership may find any."""
     if config is None:
-        return [] if any(values.get(name) for name in ("worker_urls", "membership", "pd")) else [_NO_WORKER]
+        return [] if any(values.get(name) for name in ("worker_urls", "membership", "pd", "models")) else [_NO_WORKER]
     if config.membership:
         return []
     if not config.pd.is_on:
-        return [] if config.worker_urls else [_NO_WORKER]
+        return [] if config.worker_urls or any(model.urls for model in config.models) else [_NO_WORKER]
     return [sentence for role, sentence in _NO_LEG.items() if not getattr(config.pd, role)]
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from router_core.config.schema import PdConfig, PluginSelection, PolicySelection, RouterConfig
+from router_core.config.models import RESERVED, ModelConfig
+from router_core.config.pd import PdConfig
+from router_core.config.schema import RouterConfig
+from router_core.config.selection import PluginSelection, PolicySelection
 
-DEFAULT_POOL = "default"
+DEFAULT_POOL = RESERVED
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,10 @@ class PoolSettings:
 
     Attributes:
         name: The pool's name, in metrics too.
-        place: Where its settings stand, for messages: empty, or such as `models[0].`.
+        model: The model it is for; None for the pool of all that have none of their own.
+        aliases: Other names of the model.
+        place: Where its own settings stand, for messages: empty, or such as `models[0].`.
+        inherited: The settings it takes from the top level.
         policy: Its policy, and how much is borne of its plugins.
         prefill_policy: A policy for prefill workers alone, or None.
         decode_policy: A policy for decode workers alone, or None.
@@ -27,7 +33,10 @@ class PoolSettings:
     """
 
     name: str
+    model: str | None
+    aliases: tuple[str, ...]
     place: str
+    inherited: frozenset[str]
     policy: PolicySelection
     prefill_policy: PluginSelection | None
     decode_policy: PluginSelection | None
@@ -36,19 +45,42 @@ class PoolSettings:
     pd: PdConfig
     app_dir: Path | None
 
+    def place_of(self, setting: str) -> str:
+        """Return where one of its settings stands, for messages."""
+        return setting if setting in self.inherited else f"{self.place}{setting}"
+
 
 def pools_of(config: RouterConfig) -> tuple[PoolSettings, ...]:
-    """Return the settings of each pool; the one of the top level is the last."""
-    return (
-        PoolSettings(
-            name=DEFAULT_POOL,
-            place="",
-            policy=config.policy,
-            prefill_policy=config.prefill_policy,
-            decode_policy=config.decode_policy,
-            wrappers=config.wrappers,
-            observers=config.observers,
-            pd=config.pd,
-            app_dir=config.app_dir,
-        ),
+    """Return the settings of each pool: one for each model that has its own, then that for all others."""
+    rest = PoolSettings(
+        name=DEFAULT_POOL,
+        model=None,
+        aliases=(),
+        place="",
+        inherited=frozenset(),
+        policy=config.policy,
+        prefill_policy=config.prefill_policy,
+        decode_policy=config.decode_policy,
+        wrappers=config.wrappers,
+        observers=config.observers,
+        pd=config.pd,
+        app_dir=config.app_dir,
+    )
+    return (*(_pool_of(model, f"models[{index}].", config) for index, model in enumerate(config.models)), rest)
+
+
+def _pool_of(model: ModelConfig, place: str, config: RouterConfig) -> PoolSettings:
+    return PoolSettings(
+        name=model.name,
+        model=model.name,
+        aliases=model.aliases,
+        place=place,
+        inherited=frozenset(name for name in ("policy", "wrappers") if getattr(model, name) is None),
+        policy=model.policy or config.policy,
+        prefill_policy=model.prefill_policy,
+        decode_policy=model.decode_policy,
+        wrappers=config.wrappers if model.wrappers is None else model.wrappers,
+        observers=config.observers,
+        pd=model.pd,
+        app_dir=config.app_dir,
     )

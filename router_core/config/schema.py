@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -12,12 +11,13 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from router_core.config.admission import AdmissionConfig
 from router_core.config.auth import AuthConfig
 from router_core.config.forwarding import ForwardedHeaders
+from router_core.config.models import ModelConfig, distinct_models
+from router_core.config.pd import PdConfig
 from router_core.config.section import (
     Bytes,
     Count,
@@ -27,59 +27,18 @@ from router_core.config.section import (
     Seconds,
     Section,
     Word,
-    WorkerUrl,
     WorkerUrls,
 )
+from router_core.config.selection import PluginSelection, PolicySelection
 from router_core.config.tls import TlsConfig, WorkerTlsConfig
 from router_core.config.tracing import TracingConfig
 from router_core.config.values import (
     distinct,
     not_bool,
-    prefill_worker,
-    prefill_workers,
     request_path,
     split_words,
 )
 from router_core.contract.secret import ApiKey
-
-DEFAULT_POLICY = "cache_aware"
-
-
-class PluginSelection(Section):
-    """Which plugin, with which options. A plain string in place of it means the name."""
-
-    name: Word
-    """Name of an installed plugin, or `module:Class` for one that lies in `app_dir`."""
-
-    options: Mapping[str, Any] = Field(default_factory=dict)  # Any: the plugin's own Config says what is allowed
-    """Options of the plugin; `router-core policies NAME` lists them."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, value: object) -> object:
-        return {"name": value} if isinstance(value, str) else value
-
-
-class PolicySelection(PluginSelection):
-    """Which policy, with which options, and what happens when it fails. A plain string means the name."""
-
-    name: Word = DEFAULT_POLICY
-    """Name of an installed policy, or `module:Class` for one that lies in `app_dir`."""
-
-    fallback: Literal["least_loaded", "fail"] = "least_loaded"
-    """Who decides when the policy raises, answers with a stranger or is quarantined; `fail` answers 503."""
-
-    seed: Annotated[int, BeforeValidator(not_bool)] | None = None
-    """Seed of the policy's random source: same seed, same choices. Unset takes a fresh one at each start."""
-
-    quarantine_after: Count = 5
-    """Faults in a row after which the policy is no longer asked."""
-
-    budget_s: Seconds = 0.05
-    """Seconds a selection may take; a later answer is used and counted as a fault."""
-
-    exit_on_hang: bool = False
-    """End the process, for its supervisor to restart, when a hook does not return."""
 
 
 class HealthConfig(Section):
@@ -148,50 +107,6 @@ class LimitsConfig(Section):
     """Seconds running requests have to finish once the router has ceased to listen; 0 ends them at once."""
 
 
-class PrefillWorker(Section):
-    """A prefill worker. A plain URL, or `[URL, PORT]`, in place of it will do."""
-
-    url: WorkerUrl
-    """Base URL of the worker, `http://HOST:PORT`."""
-
-    bootstrap_port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(not_bool)] | None = None
-    """Port of its bootstrap server (SGLang, Mooncake) or side channel; none where the protocol needs none."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: object) -> object:
-        return prefill_worker(value)
-
-
-class PdConfig(Section):
-    """Prefill/decode disaggregation: one request on two workers. It is on as soon as its workers are named."""
-
-    enabled: bool = False
-    """Serve each request by a pair even if no worker is named here: sources of membership find them."""
-
-    protocol: Word = "sglang"
-    """Name of an installed protocol: `sglang` and `vllm` come with the router."""
-
-    prefill: Annotated[tuple[PrefillWorker, ...], BeforeValidator(prefill_workers)] = ()
-    """The prefill workers, each a URL with its bootstrap port: `{url: http://HOST:PORT, bootstrap_port: 8998}`."""
-
-    decode: WorkerUrls = ()
-    """Base URLs of the decode workers."""
-
-    options: Mapping[str, Any] = Field(default_factory=dict)  # Any: the protocol's own Config says what is allowed
-    """Options of the protocol."""
-
-    @property
-    def is_on(self) -> bool:
-        """Whether requests are served by pairs."""
-        return self.enabled or bool(self.prefill or self.decode)
-
-    @model_validator(mode="after")
-    def _names_each_once(self) -> PdConfig:
-        distinct((*(worker.url for worker in self.prefill), *self.decode))
-        return self
-
-
 DEFAULT_REQUEST_ID_HEADERS = ("x-request-id", "x-correlation-id", "x-trace-id", "request-id")
 
 
@@ -224,6 +139,12 @@ class RouterConfig(Section):
 
     observers: Annotated[tuple[PluginSelection, ...], BeforeValidator(split_words)] = (PluginSelection(name="metrics"),)
     """Plugins that are told of every request and choose nothing."""
+
+    models: Annotated[tuple[ModelConfig, ...], BeforeValidator(split_words), AfterValidator(distinct_models)] = ()
+    """Models with a pool and a policy of their own. All others share one pool, with the policy of the top level."""
+
+    unknown_models: Literal["refuse", "pass"] = "refuse"
+    """What becomes of a request for a model that no worker lists: 404, or `pass` to let a worker judge."""
 
     dp_aware: bool = False
     """Let the policy choose among an engine's data-parallel ranks: each is a worker of its own, `URL@RANK`."""
@@ -299,6 +220,13 @@ class RouterConfig(Section):
         for name in ("prefill_policy", "decode_policy"):
             if not value.is_on and info.data.get(name) is not None:
                 raise ValueError(f"has no workers for {name}; name prefill and decode workers, or leave {name} out")
+        return value
+
+    @field_validator("pd")
+    @classmethod
+    def _names_each_worker_once(cls, value: PdConfig, info: ValidationInfo) -> PdConfig:
+        own = [*info.data.get("worker_urls", ()), *(worker.url for worker in value.prefill), *value.decode]
+        distinct((*own, *(url for model in info.data.get("models", ()) for url in model.urls)))
         return value
 
     @field_validator("prometheus_port")

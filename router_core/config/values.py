@@ -17,6 +17,13 @@ def distinct(urls: tuple[str, ...]) -> tuple[str, ...]:
     return urls
 
 
+def model_name(value: str) -> str:
+    """Return a model's name if it can be one: not empty, no control characters, no white space at its ends."""
+    if not value or value != value.strip() or not value.isprintable():
+        raise ValueError(f"{shown(value)} is no model's name; write it as the engine's /v1/models has it")
+    return value
+
+
 def split_words(value: object) -> object:
     """Return text as its words, parted by white space or commas; anything else as it is."""
     return tuple(re.findall(r"[^\s,]+", value)) if isinstance(value, str) else value

@@ -9,7 +9,9 @@ from pydantic_core import ErrorDetails
 
 from router_core.config.auth import ApiKey
 from router_core.config.fields import iter_fields
-from router_core.config.schema import PluginSelection, PrefillWorker
+from router_core.config.models import ModelConfig
+from router_core.config.pd import PrefillWorker
+from router_core.config.selection import PluginSelection, PolicySelection
 from router_core.contract.errors import shown
 
 Location = tuple[int | str, ...]
@@ -50,6 +52,8 @@ def _expected_at(location: Location) -> str:
         return f"a mapping with, for example, {path}.{_children(location)[0]}"
     if location[-1:] == ("bootstrap_port",):
         return "a whole number from 1 to 65535, or nothing"
+    if location[:1] == ("models",):
+        return "text" if location[-1:] == ("name",) else "a mapping with name, and what is the model's own"
     if location[:2] == ("pd", "prefill"):
         return "a URL, or a mapping with url and bootstrap_port"
     if location[:2] == ("auth", "keys"):
@@ -85,11 +89,21 @@ def _children(section: Location) -> list[str]:
         return list(PluginSelection.model_fields)
     if section[:2] == ("pd", "prefill"):
         return list(PrefillWorker.model_fields)
+    if section[:1] == ("models",):
+        return _children_of_model(section[2:])
     if section[:2] == ("auth", "keys"):
         return list(ApiKey.model_fields)
     prefix = "".join(f"{part}." for part in section)
     inside = (field.path.removeprefix(prefix) for field in iter_fields() if field.path.startswith(prefix))
     return list(dict.fromkeys(path.partition(".")[0] for path in inside))
+
+
+def _children_of_model(section: Location) -> list[str]:
+    if not section:
+        return list(ModelConfig.model_fields)
+    if section[0] == "pd":
+        return _children(section)
+    return list((PolicySelection if section[0] == "policy" else PluginSelection).model_fields)
 
 
 def dotted(location: Location) -> str:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
-_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class WorkerRole(StrEnum):
@@ -50,7 +50,8 @@ class Worker:
         url: Unique in its pool. With data-parallel ranks it ends in `@rank`.
         base_url: The address requests go to.
         role: Regular, prefill or decode.
-        models: Ids of the models it serves; empty while unknown.
+        models: Ids of the models it serves, adapters not among them; empty while unknown.
+        adapters: LoRA adapters it has loaded, by name, each with the model it belongs to as its engine tells.
         labels: Free key-value pairs from config or discovery.
         is_healthy: Whether health checks pass. Candidates given to a policy always are.
         is_draining: Whether it gets no more requests and leaves once those it has are done. Candidates never are.
@@ -67,6 +68,7 @@ class Worker:
         "base_url",
         "role",
         "models",
+        "adapters",
         "labels",
         "is_healthy",
         "is_draining",
@@ -82,6 +84,7 @@ class Worker:
     base_url: str
     role: WorkerRole
     models: frozenset[str]
+    adapters: Mapping[str, str]
     labels: Mapping[str, str]
     is_healthy: bool
     is_draining: bool
@@ -99,6 +102,7 @@ class Worker:
         base_url: str | None = None,
         role: WorkerRole = WorkerRole.REGULAR,
         models: Iterable[str] = (),
+        adapters: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
         is_healthy: bool = True,
         is_draining: bool = False,
@@ -115,7 +119,8 @@ class Worker:
             base_url=url if base_url is None else base_url,
             role=role,
             models=frozenset(models),
-            labels=_NO_LABELS if labels is None else MappingProxyType(dict(labels)),
+            adapters=_NOTHING if not adapters else MappingProxyType(dict(adapters)),
+            labels=_NOTHING if labels is None else MappingProxyType(dict(labels)),
             is_healthy=is_healthy,
             is_draining=is_draining,
             load=load,

@@ -12,7 +12,7 @@ from router_core.control.errors import json_app
 from router_core.control.health import HealthHandlers, PolicyStatus, ProbedPool, SignalFacts
 from router_core.control.log_level import LogLevelHandlers
 from router_core.control.metrics import RenderMetrics, metrics_handler
-from router_core.control.models import FetchModels, ModelCatalog, ModelHandlers
+from router_core.control.models import FetchModels, ListModels, ModelCatalog, ModelHandlers
 from router_core.control.openapi import answer_openapi
 from router_core.control.workers import WorkerAdmin
 from router_core.fleet.registry import WorkerRegistry
@@ -22,6 +22,7 @@ def create_control_app(
     pools: Sequence[ProbedPool],
     *,
     fetch_models: FetchModels,
+    listed_models: ListModels | None = None,
     render_metrics: RenderMetrics,
     is_draining: Callable[[], bool],
     policies: Mapping[str, PolicyStatus] | None = None,
@@ -38,6 +39,7 @@ def create_control_app(
     Args:
         pools: All pools; their workers are read anew for each answer.
         fetch_models: Asks one worker for its models.
+        listed_models: Returns the names clients may use; None takes them from what the workers tell.
         render_metrics: Returns the exposition and its content type.
         is_draining: Tells whether the router is on its way out.
         policies: The policy of each pool, by the pool's name.
@@ -50,7 +52,7 @@ def create_control_app(
         log_level: Reads and changes the level of the log.
     """
     health = HealthHandlers(pools, policies or {}, is_draining, signals)
-    catalog = ModelCatalog(pools, fetch_models)
+    catalog = ModelCatalog(pools, fetch_models, listed=listed_models)
     models = ModelHandlers(catalog)
     app = json_app()
 

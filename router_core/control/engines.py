@@ -58,7 +58,7 @@ class EngineHandlers:
         addresses = self._addresses()
         errors = await self._each(addresses, self._flush)
         failed = [{"worker": url, "error": error} for url, error in zip(addresses, errors, strict=True) if error]
-        totals = {"total_http_workers": len(addresses), "total_workers": sum(len(p.workers) for p in self._pools)}
+        totals = {"total_http_workers": len(addresses), "total_workers": self._worker_count()}
         if not failed:
             message = f"All {len(addresses)} workers have flushed their caches."
             return json_response({"status": "success", "message": message, "workers_flushed": len(addresses), **totals})
@@ -84,8 +84,8 @@ class EngineHandlers:
 
     async def server_info(self, request: web.Request) -> web.Response:  # noqa: ARG002  # a handler takes the request
         """Answer with how many pools and workers there are."""
-        workers = sum(len(pool.workers) for pool in self._pools)
-        return json_response({"router_manager": True, "routers_count": len(self._pools), "workers_count": workers})
+        counts = {"routers_count": len(self._pools), "workers_count": self._worker_count()}
+        return json_response({"router_manager": True, **counts})
 
     async def model_info(self, request: web.Request) -> web.Response:  # noqa: ARG002  # a handler takes the request
         """Pass on what the first available worker says of its model; of a pair, the prefill worker."""
@@ -177,6 +177,9 @@ class EngineHandlers:
         return await self._engines.ask(method, url, paths[-1], timeout_s)
 
     # --- all workers ---
+
+    def _worker_count(self) -> int:
+        return len({worker.url for pool in self._pools for worker in pool.workers})
 
     def _addresses(self) -> list[str]:
         return list(dict.fromkeys(worker.base_url for pool in self._pools for worker in pool.workers))

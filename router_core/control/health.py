@@ -103,7 +103,7 @@ class HealthHandlers:
             return _not_ready("draining")
         if None not in missing:
             return _not_ready("; ".join(dict.fromkeys(map(str, missing))))
-        workers = [worker for pool in self._pools for worker in pool.workers]
+        workers = {worker.url: worker for pool in self._pools for worker in pool.workers}.values()
         healthy = sum(is_available(worker) for worker in workers)
         return json_response({"status": "ready", "healthy_workers": healthy, "total_workers": len(workers)})
 
@@ -156,4 +156,5 @@ def _worker_facts(worker: Worker) -> dict[str, object]:
         "is_draining": worker.is_draining,
         "load": worker.load,
         "models": sorted(worker.models),
+        "adapters": dict(worker.adapters),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -12,12 +12,17 @@ from aiohttp import web
 from router_core.control.errors import error_response
 from router_core.control.health import ProbedPool, is_available, json_response
 from router_core.fleet.engine_client import EngineReplyError
+from router_core.fleet.model_directory import ListedModel
 
 log = logging.getLogger(__name__)
 
 Model = dict[str, Any]  # Any: an engine's own fields are passed on, whatever they are
 FetchModels = Callable[[str, float], Awaitable[list[Model]]]
 """Returns the models of the worker at an address, within some seconds; `EngineClient.fetch_models`."""
+
+
+ListModels = Callable[[], Sequence[ListedModel]]
+"""Returns the names clients may use; `ModelDirectory.listed`."""
 
 
 class ModelCatalog:
@@ -27,10 +32,17 @@ class ModelCatalog:
     """
 
     def __init__(
-        self, pools: Sequence[ProbedPool], fetch_models: FetchModels, *, timeout_s: float = 2.0, max_age_s: float = 1.0
+        self,
+        pools: Sequence[ProbedPool],
+        fetch_models: FetchModels,
+        *,
+        listed: ListModels | None = None,
+        timeout_s: float = 2.0,
+        max_age_s: float = 1.0,
     ) -> None:
         self._pools = pools
         self._fetch_models = fetch_models
+        self._listed = listed
         self._timeout_s = timeout_s
         self._max_age_s = max_age_s
         self._asked: tuple[str, ...] = ()
@@ -38,7 +50,10 @@ class ModelCatalog:
         self._answer: asyncio.Task[tuple[Model, ...]] | None = None
 
     async def models(self) -> tuple[Model, ...]:
-        """Return every model some healthy worker serves, each id once; empty when there is none."""
+        """Return every name some healthy worker serves, models, adapters and aliases, each once; empty without any.
+
+        Each has the fields its engine gives it; an alias has those of its model.
+        """
         loop = asyncio.get_running_loop()
         workers = (worker for pool in self._pools for worker in pool.workers if is_available(worker))
         addresses = tuple(dict.fromkeys(worker.base_url for worker in workers))
@@ -47,7 +62,12 @@ class ModelCatalog:
             # A task of its own: the client that happened to ask first may go away without taking the answer along.
             answer = self._answer = loop.create_task(self._ask(addresses))
             self._asked = addresses
-        return await asyncio.shield(answer)
+        told = await asyncio.shield(answer)
+        listed = [] if self._listed is None else self._listed()
+        if not listed:
+            return told
+        by_id = {model["id"]: model for model in told}
+        return tuple(_described(model, by_id) for model in listed if model.is_available)
 
     async def close(self) -> None:
         """End what is being asked; whoever waits for it is gone or going."""
@@ -92,6 +112,13 @@ class ModelHandlers:
             if model["id"] == wanted:
                 return json_response(model)
         return error_response(404, "model_not_found", f"The model {wanted!r} does not exist.")
+
+
+def _described(model: ListedModel, told: Mapping[str, Model]) -> Model:
+    own: Model = {"id": model.id, "object": "model", "created": 0, "owned_by": "router-core"}
+    if model.alias_of is not None:
+        return {**own, **told.get(model.alias_of, {}), "id": model.id, "root": model.alias_of}
+    return told.get(model.id) or (own if model.parent is None else {**own, "parent": model.parent})
 
 
 def _no_models() -> web.Response:

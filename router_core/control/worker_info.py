@@ -28,6 +28,7 @@ def worker_info(registration: Registration) -> Info:
         "url": registration.url,
         "model_id": models[0] if models else "unknown",
         "models": [{"id": model} for model in models],
+        "adapters": [{"id": name, "parent": model} for name, model in sorted(worker.adapters.items())],
         "priority": int(_number(labels, PRIORITY_LABEL, DEFAULT_PRIORITY)),
         "cost": _number(labels, COST_LABEL, DEFAULT_COST),
         "worker_type": worker.role.value,

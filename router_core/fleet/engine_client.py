@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
@@ -38,14 +38,14 @@ class EngineFacts:
 
     Attributes:
         kind: Which engine it seems to be; None when nothing tells.
-        models: Ids of the models it serves, adapters too, in its order.
-        adapters: Those of them that are LoRA adapters on another model.
+        models: Ids of the models it serves, in its order.
+        adapters: The LoRA adapters it has loaded, by name, each with the model it belongs to.
         dp_size: How many data-parallel ranks it has; None when it does not say (vLLM never does).
     """
 
     kind: Literal["sglang", "vllm"] | None = None
     models: tuple[str, ...] = ()
-    adapters: tuple[str, ...] = ()
+    adapters: Mapping[str, str] = field(default_factory=dict)
     dp_size: int | None = None
 
 
@@ -249,15 +249,15 @@ def _model_items(body: bytes, where: str) -> list[dict[str, Any]]:
 
 def _facts(items: list[dict[str, Any]], server: dict[str, Any], model: dict[str, Any]) -> EngineFacts:
     """Put together what a worker told. `Any`: the words of engines we have not met."""
-    models = [item["id"] for item in items]
-    if not models:
+    models, adapters = models_and_adapters(items)
+    if not models and not adapters:
         told = (server.get("served_model_name"), model.get("served_model_name"), *_paths(server), *_paths(model))
         models = [next((name for name in told if isinstance(name, str) and name), "")]
     dp_size = server.get("dp_size")
     return EngineFacts(
         kind=_kind(items, server, model),
         models=tuple(dict.fromkeys(filter(None, models))),
-        adapters=tuple(dict.fromkeys(item["id"] for item in items if _is_adapter(item))),
+        adapters=adapters,
         dp_size=dp_size if isinstance(dp_size, int) and not isinstance(dp_size, bool) and dp_size > 0 else None,
     )
 
@@ -275,9 +275,20 @@ def _paths(info: dict[str, Any]) -> list[Any]:
     return [info["model_path"]] if "model_path" in info else []
 
 
-def _is_adapter(item: dict[str, Any]) -> bool:
-    parent = item.get("parent")  # `root` is where an adapter's files are; a base model has one, too
-    return isinstance(parent, str) and parent not in ("", item["id"])
+def models_and_adapters(items: Iterable[Mapping[str, Any]]) -> tuple[list[str], dict[str, str]]:
+    """Return the ids of the models an engine lists, and its LoRA adapters with the model each belongs to.
+
+    Args:
+        items: What it answers on `/v1/models`. `Any`: an engine's own fields.
+    """
+    models, adapters = [], {}
+    for item in items:
+        parent = item.get("parent")  # `root` is where an adapter's files are; a base model has one, too
+        if isinstance(parent, str) and parent not in ("", item["id"]):
+            adapters[item["id"]] = parent
+        else:
+            models.append(item["id"])
+    return models, adapters
 
 
 def _described(error: Exception) -> str:

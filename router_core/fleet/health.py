@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any, Protocol
 
 from router_core.contract.worker import Worker
 from router_core.fleet.background import BackgroundTasks
-from router_core.fleet.engine_client import EngineReplyError
+from router_core.fleet.engine_client import EngineReplyError, models_and_adapters
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ _MIN_GAP_S = (
     0.1  # between two checks somebody asked for: a worker that refuses connections is not asked for each of them
 )
 _JITTER = 0.1
+_LEARN_EVERY = 6  # checks passed: adapters come and go while an engine runs
 
 
 class CheckedPool(Protocol):
@@ -43,8 +44,8 @@ class CheckedPool(Protocol):
     def set_health(self, worker: Worker, is_healthy: bool) -> None:
         """Let a worker be selected, or no longer."""
 
-    def set_models(self, worker: Worker, models: Iterable[str]) -> None:
-        """Note which models a worker serves."""
+    def learn_models(self, worker: Worker, models: Iterable[str], adapters: Mapping[str, str]) -> None:
+        """Note what a worker's engine tells it serves."""
 
     def subscribe(self, on_added: Callable[[Worker], None], on_removed: Callable[[Worker], None]) -> object:
         """Have workers that join and leave from now on reported."""
@@ -163,8 +164,8 @@ class HealthChecker:
                 watch.is_registered = True
                 if self._watches.get(worker.url) is not watch:
                     return  # others stand in for it now
-            if is_healthy and not watch.has_declared_models and (watch.successes == 1 or not worker.is_healthy):
-                await self._learn_models(worker)
+            if is_healthy and (not worker.is_healthy or not worker.models or watch.successes % _LEARN_EVERY == 1):
+                await self._learn_models(watch)
             if is_healthy is not worker.is_healthy:
                 self._set_health(worker, is_healthy=is_healthy, reason=reason)
             elif watch in self._first_round and reason is not None:
@@ -177,14 +178,16 @@ class HealthChecker:
                 async with asyncio.timeout(watch.pause_s(self._interval_s, self._random)):
                     await watch.wake.wait()
 
-    async def _learn_models(self, worker: Worker) -> None:
-        """Note the worker's models before it is admitted. One that does not tell them is admitted without."""
+    async def _learn_models(self, watch: _Watch) -> None:
+        """Note the worker's models and adapters before it is admitted. One that tells none is admitted without."""
+        worker = watch.worker
         try:
             items = await self._client.fetch_models(worker.base_url, self._timeout_s)
         except EngineReplyError as error:
-            log.warning("worker %s does not tell its models: %s", worker.url, error)
+            level = logging.WARNING if watch.successes == 1 else logging.DEBUG  # it was said before
+            log.log(level, "worker %s does not tell its models: %s", worker.url, error)
             return
-        self._pool.set_models(worker, [item["id"] for item in items])
+        self._pool.learn_models(worker, *models_and_adapters(items))
 
     def _set_health(self, worker: Worker, *, is_healthy: bool, reason: str | None) -> None:
         self._pool.set_health(worker, is_healthy)
@@ -210,7 +213,6 @@ class _Watch:
         "failures",
         "successes",
         "was_well",
-        "has_declared_models",
         "has_phase",
         "is_registered",
     )
@@ -222,7 +224,6 @@ class _Watch:
         self.failures = 0  # in a row
         self.successes = 0  # in a row
         self.was_well = worker.is_healthy
-        self.has_declared_models = bool(worker.models)  # then the config knows better than the engine
         self.has_phase = False
         self.is_registered = False
 

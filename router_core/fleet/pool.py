@@ -30,14 +30,24 @@ class WorkerPool:
         self.workers: tuple[Worker, ...] = ()
         self._by_url: dict[str, Worker] = {}
         self._departed: dict[str, Worker] = {}
+        self._declared: set[str] = set()  # urls of those whose models were declared
         self._candidates: dict[WorkerRole, tuple[Worker, ...]] = {}
+        self._candidates_for: dict[tuple[WorkerRole, str], tuple[Worker, ...]] = {}
         self._on_added: list[WorkerListener] = []
         self._on_removed: list[WorkerListener] = []
+        self._on_changed: list[WorkerListener] = []
         for worker in workers:
             self.add(worker)
 
-    def candidates(self, role: WorkerRole = WorkerRole.REGULAR) -> tuple[Worker, ...]:
-        """Return the healthy members of a role that are not draining; empty when there is none."""
+    def candidates(self, role: WorkerRole = WorkerRole.REGULAR, model: str | None = None) -> tuple[Worker, ...]:
+        """Return the healthy members of a role that are not draining; empty when there is none.
+
+        Args:
+            role: What part of a request is to be served.
+            model: Only those that have this model or adapter; empty text: only those of which no model is known.
+        """
+        if model is not None:
+            return self._candidates_with(role, model)
         found = self._candidates.get(role)
         if found is None:
             found = tuple(
@@ -52,10 +62,14 @@ class WorkerPool:
         """Return the member with this url, or None."""
         return self._by_url.get(url)
 
-    def add(self, worker: Worker) -> Worker:
+    def add(self, worker: Worker, *, is_learned: bool = False) -> Worker:
         """Take a member in and return it.
 
         A url that left while requests were still running on it returns as the same worker, so that its load stays true.
+
+        Args:
+            worker: Who joins.
+            is_learned: Whether the models it has were asked of its engine, which may come to serve others.
 
         Raises:
             ValueError: If a member has this url already.
@@ -68,6 +82,7 @@ class WorkerPool:
                 departed,
                 role=worker.role,
                 models=worker.models,
+                adapters=worker.adapters,
                 labels=worker.labels,
                 is_healthy=worker.is_healthy,
                 is_draining=worker.is_draining,
@@ -75,6 +90,8 @@ class WorkerPool:
             )
             worker = departed
         self._by_url[worker.url] = worker
+        if worker.models and not is_learned:
+            self._declared.add(worker.url)
         self._members_changed()
         for listener in self._on_added:
             listener(worker)
@@ -88,6 +105,7 @@ class WorkerPool:
         self._departed = {u: w for u, w in self._departed.items() if w.load > 0}
         if worker.load > 0:
             self._departed[url] = worker
+        self._declared.discard(url)
         self._members_changed()
         for listener in self._on_removed:
             listener(worker)
@@ -103,7 +121,7 @@ class WorkerPool:
             return None
         if not worker.is_draining:
             assign(worker, is_draining=True)
-            self._candidates.clear()
+            self._changed(worker)
         self.finish_draining(worker)
         return worker
 
@@ -116,23 +134,70 @@ class WorkerPool:
         """Say whether a member is fit to be chosen."""
         if worker.is_healthy is not is_healthy:
             assign(worker, is_healthy=is_healthy)
-            self._candidates.clear()
+            self._changed(worker)
 
-    def set_models(self, worker: Worker, models: Iterable[str]) -> None:
-        """Say which models a member serves."""
-        assign(worker, models=frozenset(models))
+    def learn_models(self, worker: Worker, models: Iterable[str], adapters: Mapping[str, str]) -> None:
+        """Note what a member's engine tells it serves. Of its models, those that were declared count instead."""
+        served = worker.models if worker.url in self._declared else frozenset(models)
+        if served != worker.models or dict(adapters) != worker.adapters:
+            assign(worker, models=served, adapters=MappingProxyType(dict(adapters)))
+            self._changed(worker)
+
+    def declare_models(self, worker: Worker, models: Iterable[str]) -> None:
+        """Say which models a member serves, whatever its engine tells; none leaves it to the engine."""
+        declared = frozenset(models)
+        if declared:
+            self._declared.add(worker.url)
+        else:
+            self._declared.discard(worker.url)
+        if declared != worker.models:
+            assign(worker, models=declared)
+            self._changed(worker)
+
+    def declares_models_of(self, worker: Worker) -> bool:
+        """Return whether a member's models were declared, not learned."""
+        return worker.url in self._declared
 
     def set_labels(self, worker: Worker, labels: Mapping[str, str]) -> None:
         """Replace a member's labels."""
         assign(worker, labels=MappingProxyType(dict(labels)))
 
-    def subscribe(self, on_added: WorkerListener | None = None, on_removed: WorkerListener | None = None) -> None:
-        """Hear of members that join or leave from now on."""
+    def forget_candidates(self) -> None:
+        """Work out anew who may be chosen: something has changed about a member that is in several pools."""
+        self._candidates.clear()
+        self._candidates_for.clear()
+
+    def subscribe(
+        self,
+        on_added: WorkerListener | None = None,
+        on_removed: WorkerListener | None = None,
+        on_changed: WorkerListener | None = None,
+    ) -> None:
+        """Hear from now on of members that join or leave, or become fit or unfit, or serve other models."""
         if on_added is not None:
             self._on_added.append(on_added)
         if on_removed is not None:
             self._on_removed.append(on_removed)
+        if on_changed is not None:
+            self._on_changed.append(on_changed)
+
+    def _candidates_with(self, role: WorkerRole, model: str) -> tuple[Worker, ...]:
+        found = self._candidates_for.get((role, model))
+        if found is None:
+            found = tuple(worker for worker in self.candidates(role) if has_model(worker, model))
+            self._candidates_for[role, model] = found
+        return found
 
     def _members_changed(self) -> None:
         self.workers = tuple(self._by_url.values())
-        self._candidates.clear()
+        self.forget_candidates()
+
+    def _changed(self, worker: Worker) -> None:
+        self.forget_candidates()
+        for listener in self._on_changed:
+            listener(worker)
+
+
+def has_model(worker: Worker, model: str) -> bool:
+    """Return whether a worker has a model or an adapter; with empty text, whether nothing is known of its models."""
+    return model in worker.models or model in worker.adapters if model else not worker.models

@@ -53,7 +53,7 @@ class Registrar:
         if dp_size > MAX_RANKS:
             log.warning("worker %s tells of %d data-parallel ranks: taken as one worker", worker.url, dp_size)
         elif dp_size > 1 and not worker.is_draining:
-            self._registry.split(registration, dp_size, worker.models or facts.models)
+            self._registry.split(registration, dp_size, facts.models, facts.adapters)
             log.info("worker %s has %d data-parallel ranks, a worker each", worker.url, dp_size)
 
 

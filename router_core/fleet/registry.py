@@ -147,14 +147,24 @@ class WorkerRegistry:
             self._change_role(registration, role)
         for worker in registration.workers:
             if models is not None:
-                self._pool.set_models(worker, models)
+                self._pool.declare_models(worker, models)
             if labels is not None:
                 self._pool.set_labels(worker, labels)
 
-    def split(self, registration: Registration, dp_size: int, models: Iterable[str]) -> None:
-        """Replace an address's one worker by a healthy one for each of its engine's data-parallel ranks."""
+    def split(
+        self, registration: Registration, dp_size: int, models: Iterable[str], adapters: Mapping[str, str]
+    ) -> None:
+        """Replace an address's one worker by a healthy one for each of its engine's data-parallel ranks.
+
+        Args:
+            registration: The address.
+            dp_size: How many ranks there are.
+            models: What the engine serves, if that was not declared.
+            adapters: The LoRA adapters it has.
+        """
         (worker,) = registration.workers
-        models = tuple(models)
+        is_learned = not self._pool.declares_models_of(worker)
+        models = tuple(models) if is_learned else worker.models
         for rank in range(dp_size):  # first, so that the address stays registered
             self._pool.add(
                 Worker(
@@ -162,8 +172,10 @@ class WorkerRegistry:
                     base_url=worker.base_url,
                     role=worker.role,
                     models=models,
+                    adapters=adapters,
                     labels=worker.labels,
-                )
+                ),
+                is_learned=is_learned,
             )
         registration.was_ready = True
         self._pool.remove(worker.url)
@@ -224,6 +236,7 @@ class WorkerRegistry:
         self._kept = registration
         try:
             for worker in registration.workers:
+                is_learned = not self._pool.declares_models_of(worker)
                 self._pool.remove(worker.url)
                 self._pool.add(
                     Worker(
@@ -231,9 +244,11 @@ class WorkerRegistry:
                         base_url=worker.base_url,
                         role=role,
                         models=worker.models,
+                        adapters=worker.adapters,
                         labels=worker.labels,
                         is_healthy=worker.is_healthy,
-                    )
+                    ),
+                    is_learned=is_learned,
                 )
         finally:
             self._kept = None

@@ -175,7 +175,7 @@ def traffic_sampler(
     *,
     connections: Callable[[], int],
     refusals: Callable[[], Mapping[int, int]],
-    unrouted: Callable[[], Mapping[str, int]],
+    unrouted: Callable[[], Mapping[str, Mapping[str, int]]],
     proxied_unknown: Callable[[], int],
 ) -> Sampler:
     """Return a sampler of what happens before a worker is picked.
@@ -183,7 +183,7 @@ def traffic_sampler(
     Args:
         connections: Clients connected now.
         refusals: Requests refused for their form, by HTTP status.
-        unrouted: Requests no worker was picked for, by reason.
+        unrouted: Requests no worker was picked for, by pool and reason; the pool is empty where none was found.
         proxied_unknown: Requests on paths the router does not know that were given to a worker.
     """
 
@@ -200,9 +200,10 @@ def traffic_sampler(
         for status, times in refusals().items():
             text = "Requests refused for their form: malformed, too large or too slow."
             yield Sample("refused_requests_total", counter, text, {"status": str(status)}, times)
-        for reason, times in unrouted().items():
-            text = "Requests answered 503 because no worker was picked."
-            yield Sample("unrouted_requests_total", counter, text, {"reason": reason}, times)
+        for pool, reasons in unrouted().items():
+            text = "Requests answered with an error because no worker was picked, or no pool found."
+            for reason, times in reasons.items():
+                yield Sample("unrouted_requests_total", counter, text, {"pool": pool, "reason": reason}, times)
 
     return sample
 

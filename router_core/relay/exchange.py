@@ -28,6 +28,7 @@ class Exchange:
     Attributes:
         head: The request's head.
         body: The request's body, exactly as sent, without transfer coding.
+        model: For whoever decides: the model that a worker must have to serve it, None when any will do.
         status: The worker's HTTP status once its answer has begun, else None.
         error: What went wrong, for the log and the error body; empty when nothing did.
         request_id: Names the request, in logs and to worker and client; empty until somebody has named it.
@@ -41,6 +42,7 @@ class Exchange:
     __slots__ = (
         "head",
         "body",
+        "model",
         "status",
         "error",
         "request_id",
@@ -71,6 +73,7 @@ class Exchange:
     def __init__(self, client: Client, head: RequestHead, body: bytes) -> None:
         self.head = head
         self.body = body
+        self.model: str | None = None
         self.status: int | None = None
         self.error = ""
         self.request_id = ""

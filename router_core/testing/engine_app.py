@@ -157,7 +157,7 @@ class EngineApp:
             await self._run((), token_count(""), 1)
             return await self._send(visit, transcript)
         body = read_json(visit.seen.body)
-        if state.is_strict_about_models and body.get("model") not in state.models:
+        if state.is_strict_about_models and body.get("model") not in (*state.models, *state.adapters):
             return self._error(404, f"The model `{body.get('model')}` does not exist.")
         if path in engine_facts.INFERENCE:
             document = engine_facts.INFERENCE[path](body, str(body.get("model") or state.models[0]))

@@ -122,10 +122,10 @@ def models(state: EngineState) -> dict[str, Any]:
             "created": int(time.time()),
             "owned_by": "simulated",
             "root": model,
-            "parent": None,
+            "parent": parent,
             "max_model_len": MAX_MODEL_LENGTH,
         }
-        for model in state.models
+        for model, parent in (*((model, None) for model in state.models), *state.adapters.items())
     ]
     return {"object": "list", "data": data}
 

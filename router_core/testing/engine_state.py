@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -68,6 +68,7 @@ class EngineState:
         host: Where it listens.
         port: Where it listens; 0 for a free one, which then stays its port.
         models: Ids in `/v1/models`; the first is the name of answers to requests that name none.
+        adapters: LoRA adapters it has, by name, each with its model; listed in `/v1/models`.
         is_strict_about_models: Whether another model is answered with 404, as vLLM does.
         tokens: Length of an answer before the model would stop by itself.
         ttft_s: Seconds from request to first token; None to compute it from `constants`.
@@ -101,6 +102,7 @@ class EngineState:
     host: str = "127.0.0.1"
     port: int = 0
     models: tuple[str, ...] = ("simulated-model",)
+    adapters: Mapping[str, str] = field(default_factory=dict)
     is_strict_about_models: bool = False
     tokens: int = DEFAULT_TOKENS
     ttft_s: float | None = None

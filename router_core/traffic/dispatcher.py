@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping
 
 from router_core.contract.request import RoutingRequest
-from router_core.contract.worker import Worker
-from router_core.fleet.pool import WorkerPool
+from router_core.contract.worker import Worker, WorkerRole
+from router_core.fleet.pool import WorkerPool, has_model
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.relay.exchange import Exchange
@@ -21,6 +21,7 @@ from router_core.traffic.shared import SharedTraffic
 
 _log = logging.getLogger(__name__)
 _HEADER_NEED = "header:"
+_REGULAR = WorkerRole.REGULAR  # looked up once: on Python 3.11 that costs as much as a call
 RESPONSES = b"/v1/responses"
 
 
@@ -54,22 +55,28 @@ class Dispatcher:
             if need.startswith(_HEADER_NEED)
         )
 
-    def dispatch(self, exchange: Exchange) -> None:
-        """Pick a worker and send the request there, or answer why not."""
-        candidates = self._pool.candidates()
+    def dispatch(self, exchange: Exchange, prompt: BodyPrompt | None = None) -> None:
+        """Pick a worker and send the request there, or answer why not.
+
+        Args:
+            exchange: The request.
+            prompt: What its body says, if somebody has read it already.
+        """
+        candidates = self._pool.candidates(_REGULAR, exchange.model)
         if not candidates:
-            self._refuse(exchange, "no_available_workers", self._nobody())
+            self._refuse(exchange, "no_available_workers", self._nobody(exchange.model))
             return
         if exchange.head.path == RESPONSES:
             maker = self.stored_responses.find_previous(exchange.body)
             if maker in candidates:
                 candidates = (maker,)  # Nobody else knows the conversation that goes on.
-        if not self._place(exchange, self._routing_request(exchange), candidates, ()):
+        if not self._place(exchange, self._routing_request(exchange, prompt), candidates, ()):
             self._refuse(exchange, "no_suitable_worker", "The policy found none of the workers suitable.")
 
     def try_elsewhere(self, exchange: Exchange, request: RoutingRequest, tried: tuple[Worker, ...]) -> bool:
         """Pick again among the workers not tried yet: nothing of the request has been sent. False if none is left."""
-        candidates = tuple(worker for worker in self._pool.candidates() if worker not in tried)
+        able = self._pool.candidates(_REGULAR, exchange.model)
+        candidates = tuple(worker for worker in able if worker not in tried)
         return bool(candidates) and self._place(exchange, request.next_attempt(), candidates, tried)
 
     def _place(
@@ -100,9 +107,10 @@ class Dispatcher:
         if followers is not None:
             followers.placed(exchange, worker, request, self.policy.name)
 
-    def _routing_request(self, exchange: Exchange) -> RoutingRequest:
+    def _routing_request(self, exchange: Exchange, prompt: BodyPrompt | None) -> RoutingRequest:
         head = exchange.head
-        prompt = BodyPrompt(head, exchange.body)
+        if prompt is None:
+            prompt = BodyPrompt(head, exchange.body)
         if not self._header_needs:
             return RoutingRequest(exchange.request_id, prompt, needs=self._needs)
         return RoutingRequest(exchange.request_id, prompt, needs=self._needs, headers=self._headers(head))
@@ -112,13 +120,14 @@ class Dispatcher:
             name: head.fields[field].decode("latin-1") for name, field in self._header_needs if field in head.fields
         }
 
-    def _nobody(self) -> str:
-        total = len(self._pool.workers)
-        if not total:
-            return "No worker is configured."
-        draining = sum(worker.is_draining for worker in self._pool.workers)
+    def _nobody(self, model: str | None) -> str:
+        workers = [worker for worker in self._pool.workers if model is None or has_model(worker, model)]
+        what = f" of model {model!r}" if model else ""
+        if not workers:
+            return f"No worker{what} is configured."
+        draining = sum(worker.is_draining for worker in workers)
         others = f"{draining} draining, no other healthy" if draining else "none healthy"
-        return f"No worker is available: {total} configured, {others}."
+        return f"No worker{what} is available: {len(workers)} configured, {others}."
 
     def _refuse(self, exchange: Exchange, code: str, message: str) -> None:
         self.unrouted[code] = self.unrouted.get(code, 0) + 1

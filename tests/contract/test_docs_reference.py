@@ -216,7 +216,7 @@ async def test_every_metric_of_a_running_router_is_documented(simulated_engines)
         await server.start()
         try:
             async with aiohttp.ClientSession(server.url) as session, asyncio.timeout(20):
-                body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+                body = {"model": "simulated-model", "messages": [{"role": "user", "content": "Hello"}]}
                 exposition = ""
                 while "cache_tree_chars" not in exposition:  # set by a timer of the policy's, once a second
                     async with session.post("/v1/chat/completions", json=body):

@@ -20,6 +20,7 @@ INFO = {
     "url",
     "model_id",
     "models",
+    "adapters",
     "priority",
     "cost",
     "worker_type",

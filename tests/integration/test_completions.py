@@ -50,6 +50,7 @@ def deaf_url():
 def declare_healthy(router):
     """Admit workers no health check would admit."""
     for worker in router.server.pool.workers:
+        router.server.pool.declare_models(worker, ["simulated-model"])
         router.server.pool.set_health(worker, True)
 
 

@@ -68,7 +68,7 @@ async def test_readiness_follows_the_workers_and_liveness_does_not(simulated_eng
         assert await status_of(router, "/liveness") == 200
         metrics = await router.metrics()
         (unrouted,) = metrics["router_core_unrouted_requests_total"]
-        assert (unrouted.labels, unrouted.value) == ({"reason": "no_available_workers"}, 1)
+        assert (unrouted.labels, unrouted.value) == ({"pool": "default", "reason": "no_available_workers"}, 1)
         await router.settled(1)
 
 

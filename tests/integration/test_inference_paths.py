@@ -103,7 +103,8 @@ async def test_every_stream_arrives_with_the_expected_text(simulated_engines, po
 
 async def test_audio_is_routed_as_multipart(simulated_engine):
     audio = bytes(range(256)) * 300
-    async with simulated_engine() as engine, running_router([engine], policy="cache_aware") as router:
+    engine = simulated_engine(models=("whisper",))
+    async with engine, running_router([engine], policy="cache_aware") as router:
         form = aiohttp.FormData()
         form.add_field("model", "whisper")
         form.add_field("file", audio, filename="a.wav", content_type="audio/wav")

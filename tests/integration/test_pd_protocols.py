@@ -9,7 +9,7 @@ from router_core.cli.router_server import RouterServer
 from router_core.config import RouterConfig
 from router_core.contract.errors import StartupError
 from router_core.testing.simulated_engine import SimulatedEngine
-from router_core.traffic.pd.json_edit import append_members
+from router_core.traffic.json_edit import append_members
 
 from .pd_support import running_pair_router
 from .support import chat, in_house

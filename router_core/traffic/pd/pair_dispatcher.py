@@ -12,6 +12,7 @@ from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Ending
+from router_core.traffic.body_prompt import BodyPrompt
 from router_core.traffic.dispatcher import RESPONSES, Dispatcher, log_decision
 from router_core.traffic.pd.pair_attempt import PairAttempt
 from router_core.traffic.pd.protocol import PairProtocol
@@ -44,15 +45,16 @@ class PairDispatcher(Dispatcher):
         self._loop = shared.loop
         self._lingering: set[PairAttempt] = set()
 
-    def dispatch(self, exchange: Exchange) -> None:
+    def dispatch(self, exchange: Exchange, prompt: BodyPrompt | None = None) -> None:
         """Pick a pair and send the request there, or answer why not."""
         exchange.fix_request_fields()  # both legs are sent by heads of their own
-        prefills, decodes = self._pool.candidates(WorkerRole.PREFILL), self._pool.candidates(WorkerRole.DECODE)
+        prefills = self._pool.candidates(WorkerRole.PREFILL, exchange.model)
+        decodes = self._pool.candidates(WorkerRole.DECODE, exchange.model)
         is_generation = exchange.head.path in GENERATION_PATHS
         if not prefills or (is_generation and not decodes):
             self._refuse(exchange, "no_available_workers", self._nobody_of(prefills))
             return
-        request = self._routing_request(exchange)
+        request = self._routing_request(exchange, prompt)
         if exchange.head.path == RESPONSES:
             maker = self.stored_responses.find_previous(exchange.body)
             if maker in decodes:
@@ -70,12 +72,13 @@ class PairDispatcher(Dispatcher):
     def try_elsewhere(self, exchange: Exchange, request: RoutingRequest, tried: tuple[Worker, ...]) -> bool:
         """Pick again, for a request that one worker serves alone. False if none is left."""
         role = WorkerRole.DECODE if request.leg is Leg.DECODE else WorkerRole.PREFILL
-        candidates = self._untried(role, tried)
+        candidates = self._untried(exchange, role, tried)
         return bool(candidates) and self._place(exchange, request.next_attempt(), candidates, tried)
 
     def try_another_pair(self, exchange: Exchange, request: RoutingRequest, tried: tuple[Worker, ...]) -> bool:
         """Pick a pair again, without the workers that could not be connected to. False if none is left."""
-        prefills, decodes = self._untried(WorkerRole.PREFILL, tried), self._untried(WorkerRole.DECODE, tried)
+        prefills = self._untried(exchange, WorkerRole.PREFILL, tried)
+        decodes = self._untried(exchange, WorkerRole.DECODE, tried)
         if not prefills or not decodes:
             return False
         return self._place_pair(exchange, request.next_attempt(), prefills, decodes, tried)
@@ -125,8 +128,9 @@ class PairDispatcher(Dispatcher):
         exchange.forward(attempt, attempt)
         return True
 
-    def _untried(self, role: WorkerRole, tried: tuple[Worker, ...]) -> tuple[Worker, ...]:
-        return tuple(worker for worker in self._pool.candidates(role) if worker not in tried)
+    def _untried(self, exchange: Exchange, role: WorkerRole, tried: tuple[Worker, ...]) -> tuple[Worker, ...]:
+        able = self._pool.candidates(role, exchange.model)
+        return tuple(worker for worker in able if worker not in tried)
 
     def _nobody_of(self, prefills: tuple[Worker, ...]) -> str:
         missing = WorkerRole.DECODE if prefills else WorkerRole.PREFILL

@@ -17,7 +17,7 @@ from router_core.contract.policy import PolicyConfig
 from router_core.contract.request import RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.relay.call import Pieces
-from router_core.traffic.pd.json_edit import append_members
+from router_core.traffic.json_edit import append_members
 from router_core.traffic.pd.protocol import BOOTSTRAP_PORT, Conversation, Legs
 from router_core.traffic.pd.sglang_logprobs import LogprobMerge
 from router_core.traffic.ranks import rank_of

@@ -23,7 +23,7 @@ from router_core.contract.policy import PolicyConfig
 from router_core.contract.request import RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.relay.head import RequestHead
-from router_core.traffic.pd.json_edit import append_members, replace_members
+from router_core.traffic.json_edit import append_members, replace_members
 from router_core.traffic.pd.protocol import BOOTSTRAP_PORT, Conversation, Legs
 from router_core.traffic.pd.vllm_usage import UsageMerge
 from router_core.traffic.ranks import RANK_HEADER, rank_of

@@ -232,6 +232,7 @@ async def test_verbose_health_tells_of_workers_and_of_the_policys_faults() -> No
                             "is_draining": False,
                             "load": 2,
                             "models": ["m1", "m2"],
+                            "adapters": {},
                         }
                     ],
                 }

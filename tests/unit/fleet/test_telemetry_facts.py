@@ -36,7 +36,7 @@ async def engine(answers: dict[str, Any]) -> AsyncIterator[str]:
     [
         pytest.param(
             {"/v1/models": {"data": [BASE, LORA]}},
-            EngineFacts("vllm", ("base", "sql-lora"), ("sql-lora",)),
+            EngineFacts("vllm", ("base",), {"sql-lora": "base"}),
             id="vllm with an adapter",
         ),
         pytest.param(
@@ -49,12 +49,12 @@ async def engine(answers: dict[str, Any]) -> AsyncIterator[str]:
                 "/v1/models": {"data": [{"id": "m", "owned_by": "sglang", "root": "m"}]},
                 "/server_info": {"model_path": "m", "dp_size": 4},
             },
-            EngineFacts("sglang", ("m",), (), 4),
+            EngineFacts("sglang", ("m",), {}, 4),
             id="sglang",
         ),
         pytest.param(
             {"/get_server_info": {"model_path": "/m", "served_model_name": "m", "dp_size": 1}},
-            EngineFacts("sglang", ("m",), (), 1),
+            EngineFacts("sglang", ("m",), {}, 1),
             id="old sglang",
         ),
         pytest.param({"/get_model_info": {"model_path": "/m"}}, EngineFacts("sglang", ("/m",)), id="very old sglang"),

@@ -74,7 +74,7 @@ def test_what_happens_before_a_worker_is_picked_shows() -> None:
         traffic_sampler(
             connections=lambda: 12,
             refusals=lambda: {413: 2},
-            unrouted=lambda: unrouted,
+            unrouted=lambda: {"default": unrouted},
             proxied_unknown=lambda: 0,
         )
     )
@@ -83,5 +83,5 @@ def test_what_happens_before_a_worker_is_picked_shows() -> None:
     assert {
         "router_core_client_connections_active 12.0",
         'router_core_refused_requests_total{status="413"} 2.0',
-        'router_core_unrouted_requests_total{reason="no_available_workers"} 4.0',
+        'router_core_unrouted_requests_total{pool="default",reason="no_available_workers"} 4.0',
     } <= lines(registry)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_core.contract.worker import Worker
-from router_core.traffic.pd.json_edit import append_members, replace_members
+from router_core.traffic.json_edit import append_members, replace_members
 from router_core.traffic.pd.sglang import batch_size, bootstrap_members
 
 INSERTION = b'"bootstrap_room":1,"b":[null]'

@@ -13,6 +13,7 @@ _SPACE = b" \t\r\n"
 _STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
 _TOP = re.compile(_STRING + rb"|[{}\[\]:,]", re.DOTALL)
 _INSIDE = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
+_STRING_MEMBER = re.compile(rb"\s*" + _STRING + rb"\s*:\s*(" + _STRING + rb")\s*", re.DOTALL)
 
 
 def append_members(body: bytes, members: bytes) -> Pieces | None:
@@ -48,8 +49,28 @@ def replace_members(body: bytes, remove: Collection[str], members: bytes) -> byt
     found = _top_members(body)
     if found is None:
         return None
-    kept = [member for key, member in found if key not in remove]
+    kept = [body[begin:end].strip(_SPACE) for key, begin, end in found if key not in remove]
     return b"{" + b",".join([*kept, members]) + b"}"
+
+
+def replace_string(body: bytes, key: str, value: str) -> bytes | None:
+    """Return a copy of a JSON object with another text as the value of a key, every other byte as it was.
+
+    Of a key that stands twice the last one counts, as it does for engines.
+
+    Args:
+        body: A JSON object.
+        key: A key at the top level.
+        value: Its new value.
+
+    Returns:
+        None if the body is no object, or has no text under this key.
+    """
+    for found, begin, end in reversed(_top_members(body) or ()):
+        if found == key:
+            member = _STRING_MEMBER.fullmatch(body, begin, end)
+            return None if member is None else body[: member.start(1)] + orjson.dumps(value) + body[member.end(1) :]
+    return None
 
 
 def _last(body: bytes, end: int) -> int:
@@ -60,9 +81,9 @@ def _last(body: bytes, end: int) -> int:
     return end
 
 
-def _top_members(body: bytes) -> list[tuple[str, bytes]] | None:
-    """Return key and bytes of each member of the outermost object."""
-    found: list[tuple[str, bytes]] = []
+def _top_members(body: bytes) -> list[tuple[str, int, int]] | None:
+    """Return the key of each member of the outermost object, and where it begins and ends, white space included."""
+    found: list[tuple[str, int, int]] = []
     depth, position, begun = 0, 0, 0
     key: str | None = None
     while True:
@@ -86,7 +107,7 @@ def _top_members(body: bytes) -> list[tuple[str, bytes]] | None:
                 return None
         if depth == 0 or (depth == 1 and opener == b","):
             if key is not None:
-                found.append((key, body[begun : match.start()].strip(_SPACE)))
+                found.append((key, begun, match.start()))
             key, begun = None, position
             if depth == 0:
                 return None if body[position:].strip(_SPACE) else found
