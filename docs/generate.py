@@ -25,6 +25,7 @@ from router_core.config import iter_fields
 from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome
 from router_core.control.app import create_control_app
 from router_core.control.log_level import LogLevelHandlers
+from router_core.engine_model.timing import PRESETS
 from router_core.fleet.engine_client import EngineClient
 from router_core.fleet.membership.source_state import SourceState
 from router_core.fleet.pool import WorkerPool
@@ -154,6 +155,34 @@ def arguments_of(parser: argparse.ArgumentParser) -> str:
         words = " ".join([*action.option_strings, *([formatter._format_args(action, action.dest.upper())])])
         rows.append(row(f"`{words.strip()}`", text[:1].upper() + text[1:]))
     return table(("argument", "what it does"), rows)
+
+
+def presets() -> str:
+    """Return the engines that can be simulated by name."""
+    rows = [
+        row(
+            f"`{name}`",
+            f"{constants.step_s * 1e3:g} ms",
+            f"{constants.prefill_token_s * 1e6:g} us",
+            f"{constants.prefill_pair_s * 1e9:g} ns",
+            f"{constants.decode_sequence_s * 1e6:g} us",
+            f"{constants.decode_context_token_s * 1e9:g} ns",
+            f"{constants.step_token_budget:,}",
+            f"{constants.cache_tokens:,}",
+        )
+        for name, constants in PRESETS.items()
+    ]
+    heads = (
+        "preset",
+        "`step_s`",
+        "`prefill_token_s`",
+        "`prefill_pair_s`",
+        "`decode_sequence_s`",
+        "`decode_context_token_s`",
+        "`step_token_budget`",
+        "`cache_tokens`",
+    )
+    return table(heads, rows)
 
 
 # --- metrics ---
@@ -298,6 +327,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "cli-demo": lambda: command("demo"),
     "cli-simulate": lambda: command("simulate"),
     "cli-trace": lambda: command("trace"),
+    "engine-presets": presets,
     "cli-simulated-engine": lambda: arguments_of(engine_process._parser()),
     "metrics": metrics,
     "inference-paths": inference_paths,

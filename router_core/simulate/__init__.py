@@ -11,6 +11,7 @@ from router_core.simulate.comparison import Comparison, compare, simulate
 from router_core.simulate.contender import Contender
 from router_core.simulate.fleet_plan import EnginePlan, Failure, FleetPlan
 from router_core.simulate.record import RequestRecord, RunRecord
+from router_core.simulate.saturation import saturation_rate
 from router_core.simulate.scenario import Scenario
 from router_core.simulate.summary import Slo, Spread, Summary, summarise
 from router_core.simulate.synthetic import synthetic
@@ -33,6 +34,7 @@ __all__ = [
     "TraceRequest",
     "compare",
     "read_trace",
+    "saturation_rate",
     "simulate",
     "summarise",
     "synthetic",

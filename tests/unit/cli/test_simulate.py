@@ -1,0 +1,147 @@
+"""`router-core simulate` and `router-core trace`, as somebody types them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from router_core.cli.main import main
+from router_core.simulate import read_trace
+
+SMALL = ["--workload", "bursts:{requests: 60}", "--seeds", "1", "--jobs", "1"]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def simulated(capsys, *arguments):
+    assert main(["simulate", *SMALL, "--json", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def problems(capsys, *arguments):
+    assert main(list(arguments)) == 2
+    return capsys.readouterr().err
+
+
+def test_several_policies_are_compared_in_a_table(capsys):
+    assert main(["simulate", *SMALL, "--policy", "round_robin", "--policy", "twin=random", "--workers", "2"]) == 0
+    shown = capsys.readouterr()
+    assert "bursts: 60 requests" in shown.out
+    assert "round_robin" in shown.out
+    assert "twin" in shown.out
+    assert shown.err == ""
+
+
+def test_without_a_policy_all_installed_ones_and_the_yardsticks_take_part(capsys):
+    names = [policy["policy"] for policy in simulated(capsys)["policies"]]
+    assert {"round_robin", "random", "cache_aware", "oracle_greedy", "oracle_pooled"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_load_is_a_share_of_what_saturates_the_fleet(capsys):
+    full, half = (simulated(capsys, "--policy", "random", "--load", load)["rate"] for load in ("1", "0.5"))
+    assert half == pytest.approx(full / 2)
+
+
+def test_a_fleet_may_be_mixed_paired_and_fail(capsys):
+    mixed = simulated(
+        capsys, "--policy", "random", "--engine", "2*h100_8b", "--engine", "l4_8b_fp8:{cache_tokens: 5000}"
+    )
+    assert [engine["cache_tokens"] for engine in mixed["engines"]] == [400_000, 400_000, 5000]
+    pairs = simulated(
+        capsys, "--policy", "random", "--prefill", "h100_8b", "--decode", "2*h100_8b", "--cache-tokens", "1.6M"
+    )
+    assert [(e["role"], e["cache_tokens"]) for e in pairs["engines"]] == [
+        ("prefill", 1_600_000),
+        ("decode", 1_600_000),
+        ("decode", 1_600_000),
+    ]
+    failing = simulated(capsys, "--policy", "random", "--workers", "1", "--fail", "0@1+2", "--warm-up", "0")
+    assert failing["policies"][0]["figures"]["failed"]["mean"] > 0
+
+
+def test_a_page_is_written(capsys, tmp_path):
+    simulated(capsys, "--policy", "random", "--html", str(tmp_path / "report.html"))
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_policy_in_a_file_takes_part_and_its_faults_show(capsys, tmp_path):
+    (tmp_path / "my_policies.py").write_text(
+        "from router_core.api import hookimpl\n"
+        "class Bad:\n"
+        "    @hookimpl\n"
+        "    def select_single(self, workers, request):\n"
+        "        raise RuntimeError('no')\n"
+    )
+    assert main(["simulate", *SMALL, "--policy", "my_policies:Bad", "--app-dir", str(tmp_path)]) == 1
+    assert "60 faults" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--policy", "rund_robin"], "rund_robin"),
+        (["--policy", "cache_aware:{treshold: 1}"], "did you mean"),
+        (["--policy", "cache_aware:{"], "--policy cache_aware:{: cannot be read"),
+        (["--policy", "random", "--policy", "random"], "given twice"),
+        (["--workers", "0"], "--workers: 0"),
+        (["--seeds", "0"], "--seeds: 0"),
+        (["--rate", "0"], "--rate: 0"),
+        (["--rate", "1", "--load", "1"], "--load: --rate is given too"),
+        (["--warm-up", "1"], "--warm-up"),
+        (["--engine", "h1000"], "unknown preset 'h1000'"),
+        (["--engine", "h100_8b:{cache: 1}"], "unknown constant 'cache'"),
+        (["--engine", "h100_8b:{step_token_budget: 0}"], "step_token_budget"),
+        (["--engine", "h100_8b:{step_s: fast}"], "'fast' is no number"),
+        (["--engine", "h100_8b", "--workers", "2"], "one or the other"),
+        (["--prefill", "h100_8b"], "needs both"),
+        (["--prefill", "h100_8b", "--engine", "h100_8b"], "not both"),
+        (["--cache-tokens", "many"], "--cache-tokens many"),
+        (["--fail", "1"], "--fail 1: cannot be read"),
+        (["--fail", "9@1"], "there are 4"),
+        (["--workload", "burst"], "workload burst: unknown"),
+        (["--workload", "bursts:{rate: 0}"], "rate"),
+        (["none.jsonl"], "none.jsonl"),
+        (["--html", "/nowhere/a.html"], "/nowhere is no folder"),
+    ],
+)
+def test_what_cannot_be_used_is_said_before_anything_runs(capsys, arguments, said):
+    assert said in problems(capsys, "simulate", *arguments)
+
+
+def test_a_trace_is_generated_inspected_and_simulated(capsys, tmp_path):
+    path = str(tmp_path / "t.jsonl.gz")
+    assert main(["trace", "generate", "sessions:{requests: 40, turns: 4}", "-o", path]) == 0
+    assert "40" in capsys.readouterr().out
+    assert main(["trace", "inspect", path, "--json"]) == 0
+    (figures,) = json.loads(capsys.readouterr().out)
+    assert (figures["requests"], figures["sessions"], figures["is_closed_loop"]) == (40, 10, True)
+    assert (
+        main(["simulate", path, "--policy", "random", "--seeds", "1", "--jobs", "1", "--requests", "5", "--json"]) == 0
+    )
+    assert json.loads(capsys.readouterr().out)["trace"]["requests"] == 20
+
+
+def test_a_trace_is_converted(capsys, tmp_path):
+    source, target = tmp_path / "a.csv", tmp_path / "b.jsonl"
+    source.write_text("timestamp,input_tokens,output_tokens\n0,10,1\n1,20,2\n")
+    assert main(["trace", "convert", "--from", "csv", str(source), "-o", str(target)]) == 0
+    assert [one.prompt_tokens for one in read_trace(target).requests] == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["generate", "bursts"], "--output"),
+        (["generate", "bursts", "sessions", "-o", "x"], "one workload"),
+        (["generate", "bursts", "-o", "/nowhere/x"], "--output /nowhere/x"),
+        (["inspect", "none.jsonl"], "none.jsonl"),
+        (["inspect", "none.jsonl", "--requests", "0"], "--requests: 0"),
+    ],
+)
+def test_trace_says_what_it_cannot_use(capsys, arguments, said):
+    assert said in problems(capsys, "trace", *arguments)
