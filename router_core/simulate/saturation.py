@@ -28,6 +28,8 @@ _SLOWER = 3.0
 """A closed loop is past saturation when its p90 time to first token is this many times that of a calm fleet."""
 _CALM = 0.25
 _PRECISION = 0.03
+_STEADY = 1.5
+"""Sessions must start over this many times as long as one of them takes, else most of them run at once."""
 
 
 def saturation_rate(scenario: Scenario, *, progress: Callable[[str], None] | None = None) -> float:
@@ -44,7 +46,7 @@ def saturation_rate(scenario: Scenario, *, progress: Callable[[str], None] | Non
     rate = _closed_loop_rate(scenario, progress)
     if rate is not None:
         return rate
-    # So few sessions that even all together are too little: a smaller fleet tells as much.
+    # Too few sessions for a fleet of this size: a smaller one tells as much.
     engines = scenario.fleet.engines
     if len(engines) == 1 or scenario.fleet.has_pairs:
         return _first_token_rate(_run(scenario, _AT_ONCE, progress)) * len(trace.sessions) / len(trace.requests)
@@ -75,27 +77,36 @@ def cached_saturation_rate(scenario: Scenario, folder: Path, *, progress: Callab
 
 
 def _closed_loop_rate(scenario: Scenario, progress: Callable[[str], None] | None) -> float | None:
-    """Search the highest rate at which answers come as quickly as in calm; None if every rate is."""
-    trace = scenario.trace
-    guess = trace.start_rate or 1.0
+    """Search the highest rate at which answers come as quickly as in calm; None if the trace is too short to tell."""
+    sessions = len(scenario.trace.sessions)
+    p90s: dict[float, float] = {}
+
+    def measured(rate: float) -> RunRecord:
+        record = _run(scenario, rate, progress)
+        p90s[rate] = _p90(record)
+        return record
+
+    def is_slow(rate: float) -> bool:
+        if rate not in p90s:
+            measured(rate)
+        return p90s[rate] > _SLOWER * calm_s
+
     # A rate that is calm for sure, by the share of time in which the engines are busy.
-    record = _run(scenario, guess, progress)
+    rate = scenario.trace.start_rate or 1.0
+    record = measured(rate)
     while _busy_share(record) > _CALM:
-        guess /= 2
-        record = _run(scenario, guess, progress)
-    calm_s = _p90(record)
-    low, high = guess, guess
-    while _p90(record) <= _SLOWER * calm_s:
+        rate /= 2
+        record = measured(rate)
+    calm_s = p90s[rate]
+    steadily = sessions / (_STEADY * _session_s(scenario, record))
+    low = high = rate
+    while not is_slow(high):
         low, high = high, high * 2
-        if high > guess * 2**10:
+        if high > steadily:
             return None
-        record = _run(scenario, high, progress)
     while high / low > 1 + _PRECISION:
         middle = (low * high) ** 0.5
-        if _p90(_run(scenario, middle, progress)) <= _SLOWER * calm_s:
-            low = middle
-        else:
-            high = middle
+        low, high = (low, middle) if is_slow(middle) else (middle, high)
     return low
 
 
@@ -114,6 +125,14 @@ def _first_token_rate(record: RunRecord) -> float:
 
 def _p90(record: RunRecord) -> float:
     return percentile(sorted(request.ttft_s for request in record.requests), 0.9)
+
+
+def _session_s(scenario: Scenario, record: RunRecord) -> float:
+    """Return how long a session takes on average, with its pauses."""
+    cap_s = float("inf") if scenario.think_cap_s is None else scenario.think_cap_s
+    sessions = scenario.trace.sessions
+    pauses_s = sum(min(turn.think_s, cap_s) for session in sessions for turn in session[1:])
+    return (sum(request.duration_s for request in record.requests) + pauses_s) / len(sessions)
 
 
 def _busy_share(record: RunRecord) -> float:
