@@ -31,6 +31,7 @@ from router_core.fleet.membership.source_state import SourceState
 from router_core.fleet.pool import WorkerPool
 from router_core.fleet.registry import WorkerRegistry
 from router_core.fleet.telemetry.poller import Freshness
+from router_core.observability.compat import ALIASES
 from router_core.observability.gate_samplers import access_sampler, admission_sampler
 from router_core.observability.observer import MetricsObserver
 from router_core.observability.registry import MetricsRegistry
@@ -197,9 +198,9 @@ def metrics() -> str:
     return table(("metric", "type", "labels", "what it means"), rows)
 
 
-def full_registry() -> MetricsRegistry:
+def full_registry(*compat: str) -> MetricsRegistry:
     """Return a registry in which one of everything has happened."""
-    registry = MetricsRegistry()
+    registry = MetricsRegistry(compat=compat)
     observer = MetricsObserver(MetricsObserver.Config())
     sink = registry.labelled({"pool": "default", "plugin": "metrics"})
     loop = asyncio.new_event_loop()
@@ -254,6 +255,20 @@ class _BusyAdmission:
     is_needed = True
     running = waiting = 1
     results = {("team-a", "admitted"): 1}  # noqa: RUF012  # nobody changes it
+
+
+def metrics_compat() -> str:
+    """Return what each name of other gateways is here."""
+    rows = [
+        row(
+            f"`{alias.name}`",
+            f"`{alias.ours}`",
+            ", ".join(f"`{name}`" for name in (*alias.labels, *alias.fixed)) or "none",
+        )
+        for aliases in ALIASES.values()
+        for alias in aliases
+    ]
+    return table(("theirs", "ours", "labels"), rows)
 
 
 # --- HTTP ---
@@ -330,6 +345,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "engine-presets": presets,
     "cli-simulated-engine": lambda: arguments_of(engine_process._parser()),
     "metrics": metrics,
+    "metrics-compat": metrics_compat,
     "inference-paths": inference_paths,
     "checks": conformance_checks,
 }

@@ -79,7 +79,7 @@ class RouterServer:
         self.config = config
         self.certificates = Certificates(config)
         self.gate = Gate(config)
-        self.registry = MetricsRegistry()
+        self.registry = MetricsRegistry(compat=config.metrics_compat)
         self.pool = WorkerPool(DEFAULT_POOL)
         self._keys = worker_keys(config)
         self.registrations = WorkerRegistry(self.pool, wall_clock=time.time, keys=self._keys)

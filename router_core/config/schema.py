@@ -170,6 +170,9 @@ class RouterConfig(Section):
     prometheus_port: Port | None = None
     """A separate port for `/metrics`; unset serves it on the main port alone."""
 
+    metrics_compat: Annotated[tuple[Literal["smg", "vllm_router"], ...], BeforeValidator(split_words)] = ()
+    """Gateways under whose metric names the figures are exposed as well: `smg` (sglang-router), `vllm_router`."""
+
     request_id_headers: HeaderNames = DEFAULT_REQUEST_ID_HEADERS
     """Request headers that may name a request, in this order; without one of them the router makes a name."""
 

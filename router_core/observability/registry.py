@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from router_core.observability.compat import renamed
 from router_core.observability.families import (
     HELP,
     PREFIX,
@@ -82,12 +83,14 @@ class MetricsRegistry(MetricSink, Collector):
     Args:
         max_series: How many series one metric may have; more are dropped.
         max_metrics: How many metrics there may be.
+        compat: Gateways under whose names the figures are exposed too; see `compat`.
     """
 
-    def __init__(self, *, max_series: int = 10_000, max_metrics: int = 1_000) -> None:
+    def __init__(self, *, max_series: int = 10_000, max_metrics: int = 1_000, compat: Sequence[str] = ()) -> None:
         super().__init__()
         self._max_series = max_series
         self._max_metrics = max_metrics
+        self._compat = tuple(compat)
         self._families: dict[str, _Family] = {}
         self._owners: dict[str, str] = {}  # every name in the exposition -> the metric it belongs to
         self._samplers: list[Sampler] = []
@@ -153,9 +156,12 @@ class MetricsRegistry(MetricSink, Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics as `prometheus_client` wants them."""
         sampled = list(self._sampled_families())  # first: a sample that has to be dropped is counted in this scrape
+        ours = [_expose(family) for family in self._families.values()] if self._compat else []
         for family in tuple(self._families.values()):
             yield _expose(family)
         yield from sampled
+        if self._compat:
+            yield from renamed((*ours, *sampled), self._compat)
 
     def _sampled_families(self) -> Iterator[Metric]:
         kinds: dict[str, tuple[MetricKind, tuple[str, ...]]] = {}

@@ -99,8 +99,9 @@ def test_promtool_accepts_the_rules(arguments: tuple[str, ...]):
 
 
 @needs_promtool
-def test_promtool_finds_nothing_to_complain_of_in_the_metrics():
-    registry: MetricsRegistry = load_generator().full_registry()
+@pytest.mark.parametrize("compat", [(), ("smg", "vllm_router")])
+def test_promtool_finds_nothing_to_complain_of_in_the_metrics(compat: tuple[str, ...]):
+    registry: MetricsRegistry = load_generator().full_registry(*compat)
     exposition, _ = asyncio.run(registry.render())
     done = subprocess.run(["promtool", "check", "metrics"], input=exposition, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
