@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 
 from router_core.contract.errors import StartupError
 
+ADMIN_HOST = "127.0.0.1"
+"""Where a port for administration is if nothing else is said."""
+
 ANYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared with, not listened on
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0"})  # noqa: S104
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from router_core.config import ApiKey, AuthConfig, RouterConfig, all_keys
 from router_core.contract.errors import StartupError
 from router_core.observability.gate_samplers import access_sampler, admission_sampler
 from router_core.observability.registry import MetricsRegistry
+from router_core.relay.exchange import Exchange
 from router_core.relay.server import RelayServer
 from router_core.traffic.access import AccessControl
 from router_core.traffic.admission import Admission
 from router_core.traffic.reception import Reception
 from router_core.traffic.routes import Routes
+
+Handle = Callable[[Exchange], None]
 
 
 class Gate:
@@ -25,6 +29,8 @@ class Gate:
 
     access: AccessControl
     admission: Admission
+    front: Callable[[Handle], Handle] | None = None
+    """What stands before the keys on the clients' side, around whoever comes next."""
 
     def __init__(self, config: RouterConfig) -> None:
         """Read the keys.
@@ -36,6 +42,7 @@ class Gate:
         self._keys = _usable(config.auth)
         # Who waits longer than a request may take is cut off without an answer.
         timeout_s = min(config.admission.queue_timeout_s, config.limits.request_timeout_s)
+        self._others: list[tuple[RelayServer, AccessControl, Handle]] = []
         self._settings = config.admission.model_copy(update={"queue_timeout_s": timeout_s})
 
     @property
@@ -72,6 +79,19 @@ class Gate:
         registry.add_sampler(admission_sampler(self.admission))
         self._stand_in_the_way()
 
+    def guard(self, relay: RelayServer, handle: Handle) -> None:
+        """Have the requests that another relay reads checked by the same keys and handed to `handle`."""
+        access = AccessControl(
+            self._keys,
+            admitted=handle,
+            forward_keys=True,
+            open_metrics=self._auth.open_metrics,
+            is_routed_unknown=lambda path: False,  # noqa: ARG005  # named as callers pass it
+        )
+        access.refusals = self.access.refusals  # one figure for all of them
+        self._others.append((relay, access, handle))
+        self._stand_in_the_way()
+
     def reload(self, auth: AuthConfig | None = None) -> None:
         """Take new keys; requests that were let in go on. `forward_keys` and `open_metrics` stay as they were.
 
@@ -86,15 +106,17 @@ class Gate:
         if self._keys and not keys:
             raise StartupError(["auth: no key is left, which would open the router; restart it if you mean that"])
         self._auth, self._keys = auth, keys
-        self.access.set_keys(keys)
+        for access in (self.access, *(access for _, access, _ in self._others)):
+            access.set_keys(keys)
         self.admission.set_keys(keys)
         self._stand_in_the_way()
 
     def _stand_in_the_way(self) -> None:
-        if self.is_closed:
-            self._reception.hand_on, self._relay.check_early = self.access.handle, self.access.check_early
-        else:
-            self._reception.hand_on, self._relay.check_early = self._routes.handle, None
+        first = self.access.handle if self.is_closed else self._routes.handle
+        self._reception.hand_on = first if self.front is None else self.front(first)
+        self._relay.check_early = self.access.check_early if self.is_closed else None
+        for relay, access, handle in self._others:
+            relay.handle, relay.check_early = (access.handle, access.check_early) if self.is_closed else (handle, None)
         self._routes.dispatch = self.admission.admit if self.admission.is_needed else self._dispatch
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from router_core.cli.addresses import is_own_address, listening, refuse_own_address, url_of
+from router_core.cli.addresses import ADMIN_HOST, is_own_address, listening, refuse_own_address, url_of
+from router_core.cli.admin_listener import AdminListener
 from router_core.cli.certificates import Certificates
 from router_core.cli.followers import build_followers
 from router_core.cli.gate import Gate
@@ -46,6 +47,7 @@ from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Destination
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
+from router_core.traffic.cors import Cors
 from router_core.traffic.forwarded_headers import header_choice
 from router_core.traffic.pool_choice import PoolChoice
 from router_core.traffic.ranks import RankPassing
@@ -96,6 +98,7 @@ class RouterServer:
         self._address = ("", 0)
         self._metrics_address: tuple[str, int] | None = None
         self._relay: RelayServer
+        self._admin: AdminListener | None = None
 
     @property
     def url(self) -> str:
@@ -106,6 +109,13 @@ class RouterServer:
     def metrics_url(self) -> str:
         """Where Prometheus scrapes."""
         return f"{self.url if self._metrics_address is None else url_of(*self._metrics_address)}/metrics"
+
+    @property
+    def admin_url(self) -> str:
+        """Where administrators ask."""
+        if self._admin is None or self._admin.address is None:
+            return self.url
+        return url_of(*self._admin.address, scheme="http" if self.certificates.server is None else "https")
 
     @property
     def policy(self) -> PolicyManager | PairManager:
@@ -185,7 +195,11 @@ class RouterServer:
             is_followed=routes.is_for_workers,
         )
         relay.handle = reception.handle
+        if config.cors_allowed_origins:
+            self.gate.front = lambda handle: Cors(config.cors_allowed_origins, handle).handle
         self.gate.open(relay, reception, routes, self.registry)
+        if config.admin_port is not None:
+            await self._listen_for_administrators(stack, client, config.admin_port)
         self.registry.add_sampler(
             traffic_sampler(
                 connections=lambda: len(relay.connections),
@@ -244,21 +258,7 @@ class RouterServer:
     async def _routes(
         self, stack: contextlib.AsyncExitStack, shared: SharedTraffic, choice: PoolChoice, client: EngineClient
     ) -> Routes:
-        app = create_control_app(
-            [pool.members for pool in self.pools],
-            fetch_models=ModelLearner(self.pool, client).fetch,
-            listed_models=self.models.listed,
-            render_metrics=self.registry.render,
-            is_draining=lambda: self._relay.is_draining,
-            policies={pool.name: pool.policy for pool in self.pools},
-            inference_paths=[path.decode() for path in sorted(INFERENCE_PATHS)],
-            registry=self.registrations,
-            is_own_address=lambda url: is_own_address(url, self._address),
-            engines=client,
-            health_endpoint=self.config.health.endpoint,
-            signals=self.signals.look,
-            log_level=LogLevelHandlers(log_level, set_log_level),
-        )
+        app = self._control_app(client, administers=self.config.admin_port is None)
         return Routes(
             choice.dispatch,
             await self._control(stack, app),
@@ -267,6 +267,44 @@ class RouterServer:
             is_control_path=_is_path_of(app),
             proxy_unknown_paths=self.config.proxy_unknown_paths,
         )
+
+    def _control_app(self, client: EngineClient, *, administers: bool) -> web.Application:
+        return create_control_app(
+            [pool.members for pool in self.pools],
+            fetch_models=ModelLearner(self.pool, client).fetch,
+            listed_models=self.models.listed,
+            render_metrics=self.registry.render,
+            is_draining=lambda: self._relay.is_draining,
+            policies={pool.name: pool.policy for pool in self.pools},
+            inference_paths=[path.decode() for path in sorted(INFERENCE_PATHS)],
+            registry=self.registrations,
+            is_own_address=self._is_own_address,
+            engines=client,
+            health_endpoint=self.config.health.endpoint,
+            signals=self.signals.look,
+            log_level=LogLevelHandlers(log_level, set_log_level),
+            administers=administers,
+        )
+
+    def _is_own_address(self, url: str) -> bool:
+        admin = None if self._admin is None else self._admin.address
+        return is_own_address(url, self._address) or (admin is not None and is_own_address(url, admin))
+
+    async def _listen_for_administrators(
+        self, stack: contextlib.AsyncExitStack, client: EngineClient, port: int
+    ) -> None:
+        config, loop = self.config, asyncio.get_running_loop()
+        relay = RelayServer(
+            _not_ready, limits=_downstream_limits(config), upstream_limits=_upstream_limits(config), loop=loop
+        )
+        admin = self._admin = AdminListener(
+            relay, await self._control(stack, self._control_app(client, administers=True))
+        )
+        self.gate.guard(relay, admin.handle)
+        host = config.admin_host or ADMIN_HOST
+        with listening("admin_", host, port):
+            await admin.start(host, port, self.certificates.server)
+        stack.push_async_callback(admin.stop)
 
     def _start_telemetry(self, stack: contextlib.AsyncExitStack, client: EngineClient) -> None:
         poller = TelemetryPoller(

@@ -10,7 +10,7 @@ import signal
 
 import uvloop
 
-from router_core.cli.addresses import ANYWHERE, LOOPBACK
+from router_core.cli.addresses import ADMIN_HOST, ANYWHERE, LOOPBACK
 from router_core.cli.open_files import allow_open_files
 from router_core.cli.router_server import RouterServer
 from router_core.config import RouterConfig
@@ -51,11 +51,11 @@ async def _serve(server: RouterServer) -> None:
         "" if workers == 1 else "s",
         server.metrics_url,
     )
-    if server.config.host not in LOOPBACK - ANYWHERE and not server.gate.is_closed:
+    if _administers_at(server.config) not in LOOPBACK - ANYWHERE and not server.gate.is_closed:
         _log.warning(
             "whoever reaches %s may add and remove workers, for no API key is set: set auth.api_key or auth.keys_file, "
             "or listen on 127.0.0.1",
-            server.url,
+            server.admin_url,
         )
     # Ctrl-C is somebody at a terminal, with no balancer to wait for.
     settle_s = server.config.limits.shutdown_settle_s if await signals.get() == signal.SIGTERM else 0
@@ -77,6 +77,11 @@ async def _stop(server: RouterServer, signals: asyncio.Queue[int], settle_s: flo
     for number in _ENDING:
         asyncio.get_running_loop().add_signal_handler(number, server.end_grace)
     await server.stop()
+
+
+def _administers_at(config: RouterConfig) -> str:
+    """Return the host on which administration is served."""
+    return config.host if config.admin_port is None else config.admin_host or ADMIN_HOST
 
 
 def _calm_garbage_collector() -> None:

@@ -27,6 +27,10 @@ FLAGS: Mapping[str, str] = {
     "request_id_headers": "--request-id-headers",
     "prometheus_host": "--prometheus-host",
     "prometheus_port": "--prometheus-port",
+    "admin_host": "--admin-host",
+    "admin_port": "--admin-port",
+    "tls.cert": "--tls-cert",
+    "tls.key": "--tls-key",
     "pd.enabled": "--pd-disaggregation",
     "pd.protocol": "--pd-protocol",
     "pd.prefill": "--prefill",
@@ -120,6 +124,7 @@ _ITEMS: Mapping[str, str] = {
     "ModelConfig": " of models",
     "file-path": " of files",
     "header-name": " of header names",
+    "origin": " of origins",
     "ApiKey": " of API keys",
 }
 

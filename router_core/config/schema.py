@@ -17,6 +17,7 @@ from router_core.config.admission import AdmissionConfig
 from router_core.config.auth import AuthConfig
 from router_core.config.forwarding import ForwardedHeaders
 from router_core.config.models import ModelConfig, distinct_models
+from router_core.config.origins import Origins
 from router_core.config.pd import PdConfig
 from router_core.config.section import (
     Bytes,
@@ -179,6 +180,15 @@ class RouterConfig(Section):
     decision_headers: Literal["off", "on_request", "always"] = "off"
     """Tell clients worker, policy and reason in `x-router-*` headers; `on_request` if they send `x-router-debug: 1`."""
 
+    admin_host: Word | None = None
+    """Address of the port for administration; unset takes 127.0.0.1."""
+
+    admin_port: Port | None = None
+    """A separate port for administration, which the main port then no longer serves; unset serves it there."""
+
+    cors_allowed_origins: Origins = ()
+    """Pages that may use the router from a browser, `https://HOST[:PORT]` each, or `*` for all; empty allows none."""
+
     proxy_unknown_paths: bool = False
     """Hand paths the router does not know to a worker instead of answering 404."""
 
@@ -230,6 +240,16 @@ class RouterConfig(Section):
     def _names_each_worker_once(cls, value: PdConfig, info: ValidationInfo) -> PdConfig:
         own = [*info.data.get("worker_urls", ()), *(worker.url for worker in value.prefill), *value.decode]
         distinct((*own, *(url for model in info.data.get("models", ()) for url in model.urls)))
+        return value
+
+    @field_validator("admin_port")
+    @classmethod
+    def _is_apart_from_clients(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is None and info.data.get("admin_host") is not None:
+            raise ValueError("is missing beside admin_host; give both, or neither for administration on the main port")
+        for other in ("port", "prometheus_port"):
+            if value and value == info.data.get(other):
+                raise ValueError(f"{value} is {other} already; give another")
         return value
 
     @field_validator("prometheus_port")

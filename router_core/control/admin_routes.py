@@ -124,6 +124,10 @@ ENGINES = (
 """Answered by `EngineHandlers`."""
 
 
+ADMIN_PATHS = tuple(dict.fromkeys(operation.path for operation in (*WORKERS, *ENGINES)))
+"""The paths of all of them."""
+
+
 def add_admin_routes(router: web.UrlDispatcher, admin: WorkerAdmin, engines: EngineHandlers) -> None:
     """Serve all of them."""
     for operation, handler in _handlers(admin, engines):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aiohttp import web
 
-from router_core.control.admin_routes import add_admin_routes
+from router_core.control.admin_routes import ADMIN_PATHS, add_admin_routes
 from router_core.control.engines import EngineAsker, EngineHandlers
-from router_core.control.errors import json_app
+from router_core.control.errors import error_response, json_app
 from router_core.control.health import HealthHandlers, PolicyStatus, ProbedPool, SignalFacts
 from router_core.control.log_level import LogLevelHandlers
 from router_core.control.metrics import RenderMetrics, metrics_handler
@@ -33,6 +33,7 @@ def create_control_app(
     health_endpoint: str = "/health",
     signals: Callable[[], Iterable[SignalFacts]] = tuple,
     log_level: LogLevelHandlers | None = None,
+    administers: bool = True,
 ) -> web.Application:
     """Return the application.
 
@@ -50,6 +51,7 @@ def create_control_app(
         health_endpoint: The path on which workers are checked.
         signals: Returns the state of what decisions rest on.
         log_level: Reads and changes the level of the log.
+        administers: Whether administration is served here; else its paths say that it has an address of its own.
     """
     health = HealthHandlers(pools, policies or {}, is_draining, signals)
     catalog = ModelCatalog(pools, fetch_models, listed=listed_models)
@@ -66,15 +68,19 @@ def create_control_app(
     app.router.add_get("/v1/models", models.list_models)
     app.router.add_get("/v1/models/{id:.+}", models.get_model)
     app.router.add_get("/metrics", metrics_handler(render_metrics))
-    add_admin_routes(
-        app.router,
-        WorkerAdmin(registry, is_own_address),
-        EngineHandlers(pools, engines, health_endpoint=health_endpoint),
-    )
-    app.router.add_get("/openapi.json", answer_openapi)
-    if log_level is not None:
-        app.router.add_get("/log_level", log_level.read)
-        app.router.add_put("/log_level", log_level.change)
+    if administers:
+        add_admin_routes(
+            app.router,
+            WorkerAdmin(registry, is_own_address),
+            EngineHandlers(pools, engines, health_endpoint=health_endpoint),
+        )
+        app.router.add_get("/openapi.json", answer_openapi)
+        if log_level is not None:
+            app.router.add_get("/log_level", log_level.read)
+            app.router.add_put("/log_level", log_level.change)
+    else:
+        for path in (*ADMIN_PATHS, "/openapi.json", "/log_level"):
+            app.router.add_route("*", path, _administered_elsewhere)
     for path in inference_paths:
         app.router.add_post(path, _served_elsewhere)
     return app
@@ -83,3 +89,7 @@ def create_control_app(
 async def _served_elsewhere(request: web.Request) -> web.StreamResponse:  # noqa: ARG001  # a handler takes the request
     """Stand in for the relay, so that aiohttp knows which method the path takes."""
     raise web.HTTPNotFound
+
+
+async def _administered_elsewhere(request: web.Request) -> web.Response:
+    return error_response(404, "not_found", f"{request.path} is served at the address of administration alone.")

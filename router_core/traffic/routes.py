@@ -82,7 +82,7 @@ class Routes:
             self.proxied_unknown += 1
             self.dispatch(exchange)
             return
-        exchange.forward(self._control, _DirectListener(exchange))
+        exchange.forward(self._control, DirectListener(exchange))
 
     def is_for_workers(self, path: bytes) -> bool:
         """Tell whether requests for a path are not the control plane's."""
@@ -98,10 +98,10 @@ class Routes:
             body = error_body(404, "response_not_found", "No worker of this router made a response with this id.")
             exchange.respond(404, body)
             return
-        exchange.forward(self._origin(worker.base_url), _DirectListener(exchange, worker))
+        exchange.forward(self._origin(worker.base_url), DirectListener(exchange, worker))
 
 
-class _DirectListener:
+class DirectListener:
     """Follows a request that no policy placed: it is answered and otherwise leaves no trace."""
 
     __slots__ = ("_exchange", "_worker")

@@ -211,3 +211,17 @@ async def test_prompts_and_keys_stay_out_of_the_log(caplog):
             told += await response.text()
     assert "DEBUG" in caplog.text
     assert "sesame" not in caplog.text + told + repr(router.server.config)
+
+
+async def test_a_workers_redirect_is_passed_on_and_followed_by_nobody():
+    moved = answer(status=302, headers="location: http://127.0.0.1:1/elsewhere\r\n")
+
+    def script(index: int) -> list[object]:
+        return [Read(), answer(b"ok") if index == 0 else moved]  # only its health check is answered
+
+    async with ScriptedServer(script) as worker, running_router([worker]) as router:
+        await worker.wait_requests(2)  # it is asked for its models, too
+        async with router.post(allow_redirects=False) as response:
+            assert response.status == 302
+            assert response.headers["location"] == "http://127.0.0.1:1/elsewhere"
+        assert len(worker.requests) == 3

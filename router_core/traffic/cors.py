@@ -1,0 +1,56 @@
+"""Which pages of other origins may use the router from a browser (CORS). None may, unless the config names them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from router_core.relay.exchange import Exchange
+
+ANY = "*"
+_ORIGIN, _METHOD, _HEADERS = b"origin", b"access-control-request-method", b"access-control-request-headers"
+_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
+_EXPOSED = "x-request-id, x-router-worker, x-router-policy, x-router-reason, retry-after, location"
+_HEADER_NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z, \t-]{1,4096}")
+_MAX_AGE_S = 600
+
+
+class Cors:
+    """Answers browsers that ask before they send, and marks answers that a page may read. Others pass untouched.
+
+    Credentials of the browser's own (cookies) are never allowed: an API key is sent by the page itself.
+
+    Args:
+        origins: Those that are allowed, such as `https://chat.example`; `*` allows all.
+        handle: Takes each request that is no question.
+    """
+
+    def __init__(self, origins: Iterable[str], handle: Callable[[Exchange], None]) -> None:
+        names = tuple(origins)
+        self._any = ANY in names
+        self._origins = frozenset(name.encode() for name in names)
+        self._handle = handle
+
+    def handle(self, exchange: Exchange) -> None:
+        """Take one request."""
+        fields = exchange.head.fields
+        origin = fields.get(_ORIGIN)
+        if origin is None or not (self._any or origin in self._origins):
+            self._handle(exchange)
+            return
+        allowed = ANY.encode() if self._any else origin
+        vary = b"" if self._any else b"Vary: Origin\r\n"
+        lines = b"Access-Control-Allow-Origin: %b\r\n%b" % (allowed, vary)
+        if exchange.head.method == b"OPTIONS" and _METHOD in fields:
+            exchange.answer_fields += lines
+            exchange.respond(200, b"", _terms(fields.get(_HEADERS, b"")))
+            return
+        exchange.answer_fields += b"%bAccess-Control-Expose-Headers: %b\r\n" % (lines, _EXPOSED.encode())
+        self._handle(exchange)
+
+
+def _terms(asked: bytes) -> list[tuple[str, str]]:
+    terms = [("Access-Control-Allow-Methods", _METHODS), ("Access-Control-Max-Age", str(_MAX_AGE_S))]
+    if _HEADER_NAMES.fullmatch(asked):
+        terms.append(("Access-Control-Allow-Headers", asked.decode("ascii")))
+    return terms
