@@ -57,6 +57,7 @@ class CacheMirror:
     def pin(self, prefix: Sequence[int]) -> Placement:
         """Pin a prompt's blocks, those that are new too, and make room for them."""
         pins, idle, holders, bit = self.pins, self.idle, self._holders, self.bit
+        provisional = self.provisional
         known = 0
         for depth, block in enumerate(prefix):
             if block in pins:
@@ -67,14 +68,18 @@ class CacheMirror:
             if idle.pop(block, None) is None:
                 holders[block] = holders.get(block, 0) | bit
                 holders.blocks += 1
-                self.provisional.add(block)
+                provisional.add(block)
                 self.tokens += tokens
             else:
                 known += 1
             pins[block] = 1
             self.pinned_tokens += tokens
+        computed = known
+        if provisional:
+            while computed and prefix[computed - 1] in provisional:
+                computed -= 1
         self.evict()
-        return Placement(self, prefix, prefix_tokens(known))
+        return Placement(self, prefix, prefix_tokens(known), prefix_tokens(computed))
 
     def unpin(self, prefix: Sequence[int], *, keeps: bool, release: int) -> None:
         """Let go of a prompt's blocks: they become idle, or go if nobody vouches for them.
@@ -132,11 +137,13 @@ class Placement:
 
     Attributes:
         matched_tokens: How many tokens of the prompt the worker had when it was placed.
+        computed_tokens: How many of them were surely computed already; the others were still on their way.
     """
 
-    __slots__ = ("mirror", "prefix", "matched_tokens")
+    __slots__ = ("mirror", "prefix", "matched_tokens", "computed_tokens")
 
-    def __init__(self, mirror: CacheMirror, prefix: Sequence[int], matched_tokens: int) -> None:
+    def __init__(self, mirror: CacheMirror, prefix: Sequence[int], matched_tokens: int, computed_tokens: int) -> None:
         self.mirror: CacheMirror | None = mirror  # None once it is released
         self.prefix = prefix
         self.matched_tokens = matched_tokens
+        self.computed_tokens = computed_tokens

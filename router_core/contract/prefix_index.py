@@ -115,6 +115,11 @@ class PrefixIndex:
             self.sweep(_SWEEP_STEPS)
         return placement
 
+    def confirm(self, placement: Placement) -> None:
+        """The prompt has been computed, as its first token says: `withdraw` takes nothing back any more."""
+        if placement.mirror is not None:
+            placement.mirror.provisional.difference_update(placement.prefix)
+
     def release(self, placement: Placement) -> None:
         """The request has run: its blocks stay until their room is needed. A second call does nothing."""
         self._unpin(placement, keeps=True)

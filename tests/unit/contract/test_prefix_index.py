@@ -187,6 +187,22 @@ def test_a_withdrawn_prompt_stays_if_another_computed_it_meanwhile():
     assert index.match(prompt(1, 2, 3), WORKERS[:1]) == [prefix_tokens(3)]
 
 
+def test_a_computed_prompt_stays_even_if_its_request_is_withdrawn():
+    index = PrefixIndex()
+    placement = index.place(URLS[0], prompt(1, 2))
+    index.confirm(placement)
+    index.withdraw(placement)
+    assert index.match(prompt(1, 2), WORKERS[:1]) == [prefix_tokens(2)]
+
+
+def test_a_placement_tells_what_was_computed_from_what_is_on_its_way():
+    index = PrefixIndex()
+    run(index, URLS[0], prompt(1))
+    index.place(URLS[0], prompt(1, 2))
+    placement = index.place(URLS[0], prompt(1, 2, 3))
+    assert (placement.matched_tokens, placement.computed_tokens) == (prefix_tokens(2), prefix_tokens(1))
+
+
 def test_a_departed_worker_goes_little_by_little_and_leaves_nothing_behind():
     index = PrefixIndex()
     run(index, URLS[0], prompt(*range(100)))

@@ -1,0 +1,250 @@
+"""What the policy keeps of one worker: who waits for a first token there, who decodes, and how that went."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from router_core.api import Placement
+from router_policy_predicted_latency.linear_model import Features, LinearModel
+
+_SAME_STEP_S = 0.002
+"""First tokens this close together come out of one step of the engine."""
+
+_STALLED_S = 0.5
+"""How much longer than twice its prediction a prefill may take before its worker counts as stalled."""
+
+_PENALTY_S = 0.5
+_LONGEST_PENALTY_S = 30.0
+"""A worker that fails counts as busy for so long, twice as long each time, until it serves again."""
+
+_HORIZON_S = 30.0
+"""How far back a worker's rate of arrivals looks: as far as the same sessions and prefixes go on coming."""
+
+_LEARN_FROM_TOKENS = 16
+"""Shorter answers say little of a decode step."""
+
+
+class Flight:
+    """One request, or one leg of it, on one worker.
+
+    Attributes:
+        state: Its worker's.
+        prompt_tokens: The router's estimate of its prompt.
+        placement: Its blocks in the mirror; None for a decode leg.
+        features: What its prefill's time depends on.
+        prefill_s: Predicted seconds of its prefill in the queue.
+        placed_at: When it was sent.
+        first_token_at: When its first token came, None before.
+        is_pending: Whether its prefill waits or runs.
+        is_telling: Whether the prefill's time tells the engine's speed; not if it had to wait for memory.
+        sums_before: The worker's sums when the first token came.
+    """
+
+    __slots__ = (
+        "state",
+        "prompt_tokens",
+        "placement",
+        "features",
+        "prefill_s",
+        "placed_at",
+        "first_token_at",
+        "is_pending",
+        "is_telling",
+        "sums_before",
+    )
+
+    def __init__(self, state: WorkerState, prompt_tokens: int, placed_at: float) -> None:
+        self.state = state
+        self.prompt_tokens = prompt_tokens
+        self.placement: Placement | None = None
+        self.features: Features = (1.0, 0.0, 0.0)
+        self.prefill_s = 0.0
+        self.placed_at = placed_at
+        self.first_token_at: float | None = None
+        self.is_pending = False
+        self.is_telling = True
+        self.sums_before = (0.0, 0.0, 0.0)
+
+
+class WorkerState:
+    """One worker's queue, batch and speed.
+
+    Attributes:
+        url: Whose.
+        prefill: Seconds of a prefill by (1, new tokens, pairs of a new token and one it attends to).
+        decode: Seconds of a decode step by (1, sequences, tokens of context).
+        pending_s: Predicted seconds of all prefills that wait or run.
+        decoding: Requests decoding.
+        context_tokens: Their prompts' tokens.
+        flights: Requests there, in any phase.
+        is_suspect: Whether it was away or broken: its cache may be lost.
+    """
+
+    __slots__ = (
+        "url",
+        "prefill",
+        "decode",
+        "pending_s",
+        "decoding",
+        "context_tokens",
+        "flights",
+        "is_suspect",
+        "_pending",
+        "_head_since",
+        "_summed_at",
+        "_sequence_seconds",
+        "_context_seconds",
+        "_prefill_seconds",
+        "_group",
+        "_group_s",
+        "_group_at",
+        "_rate",
+        "_rate_at",
+        "_failures",
+        "_busy_until",
+    )
+
+    def __init__(self, url: str, prefill: LinearModel, decode: LinearModel) -> None:
+        self.url = url
+        self.prefill = prefill
+        self.decode = decode
+        self.pending_s = 0.0
+        self.decoding = 0
+        self.context_tokens = 0
+        self.flights = 0
+        self.is_suspect = False
+        self._pending: deque[Flight] = deque()
+        self._head_since = 0.0
+        # Integrals over time, for means over a request's decoding.
+        self._summed_at = 0.0
+        self._sequence_seconds = self._context_seconds = self._prefill_seconds = 0.0
+        # First tokens out of one step are one observation.
+        self._group: Features = (0.0, 0.0, 0.0)
+        self._group_s = 0.0
+        self._group_at: float | None = None
+        self._rate = 0.0
+        self._rate_at = 0.0
+        self._failures = 0
+        self._busy_until = 0.0
+
+    # --- asking ---
+
+    def backlog_s(self, now: float) -> float:
+        """Return the seconds until the prefills sent there are over, as predicted, or until a failure is forgotten."""
+        penalty_s = self._busy_until - now
+        pending = self._pending
+        if not pending:
+            return penalty_s if penalty_s > 0 else 0.0
+        head_s = pending[0].prefill_s
+        elapsed_s = now - self._head_since
+        if elapsed_s <= head_s:
+            backlog_s = self.pending_s - elapsed_s
+        else:
+            # It should be over. Soon, probably; but the later it is, the longer it may still take.
+            late_s = elapsed_s - 2 * head_s - _STALLED_S
+            backlog_s = self.pending_s - head_s + (late_s if late_s > 0 else 0.0)
+        return max(backlog_s, penalty_s)
+
+    def arrival_rate(self, now: float) -> float:
+        """Return how many requests a second were sent there lately."""
+        return self._rate * math.exp((self._rate_at - now) / _HORIZON_S)
+
+    def set_arrival_rate(self, rate: float, now: float) -> None:
+        """Take it that `rate` requests a second were sent there lately."""
+        self._rate, self._rate_at = rate, now
+
+    # --- following requests ---
+
+    def enqueue(self, flight: Flight, now: float) -> None:
+        """A request is sent there for its prefill."""
+        self.set_arrival_rate(self.arrival_rate(now) + 1 / _HORIZON_S, now)
+        if not self._pending:
+            self._head_since = now
+        flight.is_pending = True
+        self._pending.append(flight)
+        self.pending_s += flight.prefill_s
+        self.flights += 1
+
+    def begin_decode_leg(self, flight: Flight, now: float) -> None:
+        """A leg is sent there whose prefill happens elsewhere."""
+        self.flights += 1
+        self._join_batch(flight, now)
+
+    def first_token(self, flight: Flight, now: float) -> None:
+        """A first token came; learns from how long its prefill took."""
+        if flight.first_token_at is not None:
+            return
+        if flight.is_pending:
+            began_at = max(flight.placed_at, self._head_since)
+            self._leave_queue(flight, now)
+            self._join_batch(flight, now)
+            took_s = max(0.0, now - began_at)
+            self._prefill_seconds += took_s
+            if flight.is_telling:
+                self._observe_prefill(flight.features, took_s, now)
+        else:
+            self._sum(now)
+        flight.first_token_at = now
+        flight.sums_before = (self._sequence_seconds, self._context_seconds, self._prefill_seconds)
+
+    def end(self, flight: Flight, now: float, tokens: int | None) -> None:
+        """A request ended, however; learns from its tokens, if it is known how many there were."""
+        self.flights -= 1
+        if flight.is_pending:
+            self._leave_queue(flight, now)
+            return
+        self._sum(now)
+        self.decoding -= 1
+        self.context_tokens -= flight.prompt_tokens
+        if flight.first_token_at is None or tokens is None or tokens < _LEARN_FROM_TOKENS:
+            return
+        span_s = now - flight.first_token_at
+        sequences, context, prefill = flight.sums_before
+        decoded_s = span_s - (self._prefill_seconds - prefill)  # others' prefills held it up meanwhile
+        if span_s > 0 and decoded_s > 0.1 * span_s:
+            means = (1.0, (self._sequence_seconds - sequences) / span_s, (self._context_seconds - context) / span_s)
+            self.decode.learn(means, decoded_s / (tokens - 1))
+
+    def failed(self, now: float) -> None:
+        """It did not serve a request as it should."""
+        self._failures += 1
+        self._busy_until = now + min(_LONGEST_PENALTY_S, _PENALTY_S * 2.0 ** min(self._failures, 10))
+        self.is_suspect = True
+
+    def served(self) -> None:
+        """It served a request."""
+        self._failures = 0
+        self._busy_until = 0.0
+
+    # --- within ---
+
+    def _join_batch(self, flight: Flight, now: float) -> None:
+        self._sum(now)
+        self.decoding += 1
+        self.context_tokens += flight.prompt_tokens
+
+    def _leave_queue(self, flight: Flight, now: float) -> None:
+        flight.is_pending = False
+        self.pending_s -= flight.prefill_s
+        self._head_since = now
+        pending = self._pending
+        while pending and not pending[0].is_pending:
+            pending.popleft()
+        if not pending:
+            self.pending_s = 0.0  # rounding errors end here
+
+    def _observe_prefill(self, features: Features, took_s: float, now: float) -> None:
+        if self._group_at is not None and now - self._group_at <= _SAME_STEP_S:
+            self._group = (1.0, self._group[1] + features[1], self._group[2] + features[2])
+            self._group_s += took_s
+            return
+        if self._group_at is not None:
+            self.prefill.learn(self._group, self._group_s)
+        self._group, self._group_s, self._group_at = features, took_s, now
+
+    def _sum(self, now: float) -> None:
+        span_s = now - self._summed_at
+        self._summed_at = now
+        self._sequence_seconds += span_s * self.decoding
+        self._context_seconds += span_s * self.context_tokens
