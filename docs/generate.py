@@ -128,6 +128,7 @@ BUILT_IN = (
     "lpwl",
     "manual",
     "power_of_two",
+    "predicted_latency",
     "prefix_hash",
     "random",
     "round_robin",
