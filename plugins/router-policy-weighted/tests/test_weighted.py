@@ -116,6 +116,24 @@ def test_when_no_engine_tells_anything_requests_in_flight_count(scorer):
     assert scores(policy({scorer: 1}), make_worker(load=3), make_worker(load=1)) == [0, 1]
 
 
+def test_requests_sent_since_the_reading_count_until_they_wait_no_more(policy_harness):
+    harness = policy_harness(policy("queue=1"), 2)
+    for worker in harness.workers:
+        harness.set_engine(worker, EngineTelemetry(0.0, waiting_requests=0))
+    held = [harness.select(make_request()) for _ in range(100)]
+    assert [worker.load for worker in harness.workers] == [50, 50]
+
+    busy, idle = harness.workers
+    for attempt in held[:80]:
+        if attempt.worker is idle:
+            attempt.first_token()
+    assert scores(harness.policy, busy, idle) == [0, 1]
+    harness.pool.advance(1)
+    for worker, waiting in ((busy, 1), (idle, 2)):
+        harness.set_engine(worker, EngineTelemetry(harness.pool.now(), waiting_requests=waiting))
+    assert scores(harness.policy, busy, idle) == [1, 0]
+
+
 def test_prefix_looks_at_the_share_and_at_the_length():
     assert prefix_score(500, 1000, 0) == 0.5
     assert prefix_score(4096, 8192, 1) == 0.25

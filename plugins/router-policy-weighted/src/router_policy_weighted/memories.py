@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 
 
 class Sessions:
@@ -59,6 +60,39 @@ class Adapters:
         self._loaded.pop(worker, None)
 
 
+class Unread:
+    """Requests that were sent to a worker and that its engine's latest reading may not show yet."""
+
+    def __init__(self) -> None:
+        self._sent_at: dict[str, dict[Hashable, float]] = {}
+
+    def sent(self, worker: str, request: Hashable, now: float) -> None:
+        """A worker was given a request."""
+        waiting = self._sent_at.setdefault(worker, {})
+        waiting[request] = now
+        if len(waiting) > _MOST_WAITING:
+            del waiting[next(iter(waiting))]
+
+    def over(self, worker: str, request: Hashable) -> None:
+        """It waits no more: it has its first token, or has ended."""
+        waiting = self._sent_at.get(worker)
+        if waiting is not None:
+            waiting.pop(request, None)
+
+    def since(self, worker: str, observed_at: float) -> int:
+        """Return how many requests that still wait were sent after a reading."""
+        count = 0
+        for sent_at in reversed(self._sent_at.get(worker, {}).values()):  # the latest first
+            if sent_at < observed_at:
+                break
+            count += 1
+        return count
+
+    def forget(self, worker: str) -> None:
+        """A worker left for good."""
+        self._sent_at.pop(worker, None)
+
+
 class ColdPrompts:
     """In which order workers were given prompts that nobody had cached."""
 
@@ -78,3 +112,7 @@ class ColdPrompts:
     def forget(self, worker: str) -> None:
         """A worker left for good."""
         self._turns.pop(worker, None)
+
+
+_MOST_WAITING = 4096
+"""Requests remembered as waiting on a worker; more are only there if some were chosen for and never sent."""

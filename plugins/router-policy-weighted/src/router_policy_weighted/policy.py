@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from router_core.api import PoolContext, RequestOutcome, RoutingRequest, Worker, hookimpl
 from router_policy_weighted.options import WeightedConfig
@@ -26,11 +26,13 @@ class WeightedPolicy:
             (highest, "highest_score") if config.picker == "max" else (weighted_random, "drawn_by_score")
         )
         self._draw = random.Random().random  # noqa: S311  spreads load, guards nothing
+        self._now: Callable[[], float] = float  # 0.0, until there is a pool
 
     @hookimpl
     def on_start(self, pool: PoolContext) -> None:
         """Draw from the pool's random source."""
         self._draw = pool.random.random
+        self._now = pool.now
 
     @hookimpl
     def select_single(self, workers: Sequence[Worker], request: RoutingRequest) -> Worker:
@@ -39,7 +41,7 @@ class WeightedPolicy:
         sums, scores = self._scorers.sums(case)
         at = self._pick(sums, self._draw)
         request.explain(self._reason, **{name: given[at] for name, given in scores.items()})
-        self._scorers.placed(workers[at], case)
+        self._scorers.placed(workers[at], case, self._now())
         return workers[at]
 
     @hookimpl

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from router_core.api import EngineTelemetry, Leg, PrefillBacklog, PrefixIndex, RequestOutcome, RoutingRequest, Worker
-from router_policy_weighted.memories import Adapters, ColdPrompts, Sessions
+from router_policy_weighted.memories import Adapters, ColdPrompts, Sessions, Unread
 from router_policy_weighted.options import ScorerName, WeightedConfig
 from router_policy_weighted.scales import NEUTRAL, least_is_best, prefix_score, share_left
 
 TELEMETRY_SCORERS = frozenset({"queue", "running", "kv", "load_aware"})
+QUEUE_SCORERS = frozenset({"queue", "running", "load_aware"})
 PREFIX_SCORERS = frozenset({"prefix", "no_hit_lru"})
 
 
@@ -47,6 +48,7 @@ class Scorers:
         self._sessions = Sessions(config.max_sessions) if "session" in weights else None
         self._adapters = Adapters(config.lora_slots) if "lora" in weights else None
         self._cold = ColdPrompts() if "no_hit_lru" in weights else None
+        self._unread = Unread() if weights.keys() & QUEUE_SCORERS else None
         of_name = self._by_name()
         self._weighted = [(name, weight, of_name[name]) for name, weight in weights.items()]
         self.needs = frozenset(
@@ -70,9 +72,11 @@ class Scorers:
 
     # --- following ---
 
-    def placed(self, worker: Worker, case: Case) -> None:
-        """A worker was chosen."""
+    def placed(self, worker: Worker, case: Case, now: float) -> None:
+        """A worker was chosen at a moment of the pool's clock."""
         request = case.request
+        if self._unread is not None:
+            self._unread.sent(worker.url, request, now)
         if self._sessions is not None and request.session:
             self._sessions.note(worker.role, request.session, worker.url)
         if self._adapters is not None and (adapter := self._adapter(request)):
@@ -86,6 +90,8 @@ class Scorers:
 
     def first_token(self, worker: Worker, request: RoutingRequest) -> None:
         """A prefill is over."""
+        if self._unread is not None:
+            self._unread.over(worker.url, request)
         if self._backlog is not None:
             self._backlog.first_token(worker, request)
         if self._adapters is not None and (adapter := self._adapter(request)):
@@ -93,11 +99,15 @@ class Scorers:
 
     def completed(self, worker: Worker, request: RoutingRequest, outcome: RequestOutcome) -> None:
         """An attempt has ended."""
+        if self._unread is not None:
+            self._unread.over(worker.url, request)
         if self._backlog is not None:
             self._backlog.complete(worker, request, outcome)
 
     def removed(self, worker: Worker) -> None:
         """A worker left for good."""
+        if self._unread is not None:
+            self._unread.forget(worker.url)
         if self._backlog is not None:
             self._backlog.remove_worker(worker)
         if self._adapters is not None:
@@ -110,11 +120,11 @@ class Scorers:
     def _by_name(self) -> dict[ScorerName, Scorer]:
         config = self._config
         return {
-            "queue": lambda case: least_is_best(_told(case.workers, _waiting)),
-            "running": lambda case: least_is_best(_told(case.workers, _running)),
+            "queue": lambda case: least_is_best(self._told(case.workers, _waiting)),
+            "running": lambda case: least_is_best(self._told(case.workers, _running)),
             "active": lambda case: least_is_best([worker.load for worker in case.workers]),
             "kv": lambda case: share_left([worker.engine and worker.engine.cache_usage for worker in case.workers], 1),
-            "load_aware": lambda case: _halved(share_left(_told(case.workers, _waiting), config.queue_threshold)),
+            "load_aware": lambda case: _halved(share_left(self._told(case.workers, _waiting), config.queue_threshold)),
             "token_load": lambda case: share_left([_tokens(worker) for worker in case.workers], config.token_threshold),
             "prefix": self._prefix,
             "no_hit_lru": self._no_hit_lru,
@@ -149,13 +159,18 @@ class Scorers:
     def _adapter(self, request: RoutingRequest) -> str | None:
         return request.lora or (request.model if request.model in self._config.lora_models else None)
 
-
-def _told(workers: Sequence[Worker], figure: Callable[[EngineTelemetry], int | None]) -> list[int | None]:
-    """Return what each engine tells; if none tells anything, what this router has in flight on each."""
-    told = [None if worker.engine is None else figure(worker.engine) for worker in workers]
-    if all(one is None for one in told):
-        return [worker.load for worker in workers]
-    return told
+    def _told(self, workers: Sequence[Worker], figure: Callable[[EngineTelemetry], int | None]) -> list[int | None]:
+        """Return what each engine tells, with what was sent there since; if none tells, what is in flight on each."""
+        told: list[int | None] = []
+        for worker in workers:
+            engine = worker.engine
+            read = None if engine is None else figure(engine)
+            if engine is not None and read is not None and self._unread is not None:
+                read += self._unread.since(worker.url, engine.observed_at)
+            told.append(read)
+        if all(one is None for one in told):
+            return [worker.load for worker in workers]
+        return told
 
 
 def _waiting(engine: EngineTelemetry) -> int | None:
