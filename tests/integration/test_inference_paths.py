@@ -13,7 +13,20 @@ from router_core.testing.engine_request import GENERATION_PATHS
 
 from .support import CHAT, chat, running_router
 
-POLICIES = ("random", "round_robin", "power_of_two", "cache_aware")
+POLICIES = (
+    "cache_aware",
+    "consistent_hash",
+    "dynamo_cost",
+    "least_loaded",
+    "lmetric",
+    "lpwl",
+    "manual",
+    "power_of_two",
+    "prefix_hash",
+    "random",
+    "round_robin",
+    "weighted",
+)
 
 BODIES = {
     "/v1/chat/completions": chat("Grüße aus dem Test"),

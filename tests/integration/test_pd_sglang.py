@@ -13,7 +13,19 @@ from .pd_support import DECODE, NEVER_S, PREFILL, JointPolicy, assert_nothing_is
 from .support import CHAT, RawClient, chat, in_house, until
 
 SUCCESS, CANCELLED, ERROR = OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED, OutcomeStatus.ERROR
-BUILT_IN = ["cache_aware", "power_of_two", "random", "round_robin"]
+BUILT_IN = [
+    "cache_aware",
+    "consistent_hash",
+    "dynamo_cost",
+    "least_loaded",
+    "lmetric",
+    "lpwl",
+    "manual",
+    "power_of_two",
+    "random",
+    "round_robin",
+    "weighted",
+]
 
 
 @pytest.mark.parametrize("stream", [False, True])
