@@ -32,6 +32,7 @@ from router_core.fleet.pool import WorkerPool
 from router_core.fleet.registry import WorkerRegistry
 from router_core.fleet.telemetry.poller import Freshness
 from router_core.observability.compat import ALIASES
+from router_core.observability.failure_samplers import failure_sampler
 from router_core.observability.gate_samplers import access_sampler, admission_sampler
 from router_core.observability.observer import MetricsObserver
 from router_core.observability.registry import MetricsRegistry
@@ -47,7 +48,7 @@ from router_core.plugin_host.context import LivePoolContext
 from router_core.plugin_host.discovery import installed_policies
 from router_core.testing import conformance, engine_process, regressions
 from router_core.testing.builders import make_request, make_worker
-from router_core.traffic.routes import INFERENCE_PATHS
+from router_core.traffic.paths import INFERENCE_PATHS
 
 REFERENCE = Path(__file__).with_name("reference")
 REGION = re.compile(r"(<!-- begin generated: ([a-z-]+) -->\n).*?(<!-- end generated -->\n)", re.DOTALL)
@@ -225,6 +226,7 @@ def full_registry(*compat: str) -> MetricsRegistry:
     board.look()
     registry.add_sampler(board.sample)
     registry.add_sampler(policy_sampler("default", _FaultyPolicy))
+    registry.add_sampler(failure_sampler(_Retries(), lambda: {"http://worker-0": 1}))
     registry.add_sampler(
         traffic_sampler(
             connections=lambda: 1,
@@ -241,6 +243,11 @@ def exposed() -> Iterator[tuple[Metric, str, list[str]]]:
     for metric in full_registry().collect():
         labels = sorted({label for sample in metric.samples for label in sample.labels} - {"le"})
         yield metric, metric.name + ("_total" if metric.type == "counter" else ""), labels
+
+
+class _Retries:
+    granted = 1
+    refused = 0
 
 
 class _FaultyPolicy:

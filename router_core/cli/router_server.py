@@ -14,6 +14,7 @@ from aiohttp import web
 from router_core.cli.addresses import ADMIN_HOST, is_own_address, listening, refuse_own_address, url_of
 from router_core.cli.admin_listener import AdminListener
 from router_core.cli.certificates import Certificates
+from router_core.cli.failure_handling import circuit_breakers, retries
 from router_core.cli.followers import build_followers
 from router_core.cli.gate import Gate
 from router_core.cli.plugins import build_sources
@@ -36,6 +37,7 @@ from router_core.fleet.pool import WorkerPool
 from router_core.fleet.registration import Registrar
 from router_core.fleet.registry import WorkerRegistry
 from router_core.fleet.telemetry.poller import TelemetryPoller
+from router_core.observability.failure_samplers import failure_sampler
 from router_core.observability.logs import log_level, set_log_level
 from router_core.observability.registry import MetricsRegistry
 from router_core.observability.samplers import membership_sampler, telemetry_sampler, traffic_sampler
@@ -44,15 +46,17 @@ from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.relay.control_origin import ControlOrigin
 from router_core.relay.exchange import Exchange
-from router_core.relay.parties import Destination
+from router_core.relay.parties import Destination, Silence
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
 from router_core.traffic.cors import Cors
+from router_core.traffic.dead_workers import DeadWorkers
 from router_core.traffic.forwarded_headers import header_choice
+from router_core.traffic.paths import INFERENCE_PATHS
 from router_core.traffic.pool_choice import PoolChoice
 from router_core.traffic.ranks import RankPassing
 from router_core.traffic.reception import Reception
-from router_core.traffic.routes import INFERENCE_PATHS, Routes
+from router_core.traffic.routes import Routes
 from router_core.traffic.shared import SharedTraffic
 
 _log = logging.getLogger(__name__)
@@ -99,6 +103,7 @@ class RouterServer:
         self._metrics_address: tuple[str, int] | None = None
         self._relay: RelayServer
         self._admin: AdminListener | None = None
+        self._dead_workers: DeadWorkers
 
     @property
     def url(self) -> str:
@@ -180,8 +185,12 @@ class RouterServer:
             origin=relay.origin,
             on_connect_failed=health.check_now,
             finish_draining=self.pool.finish_draining,
+            breakers=circuit_breakers(config, self.pool, loop),
+            retries=retries(config, self.pool, loop),
             address=RankPassing(self._kind_of).address if config.dp_aware else None,
         )
+        self._dead_workers = DeadWorkers(relay.exchanges, shared.breakers, retries=config.retries.dead_workers)
+        stack.callback(shared.breakers.close)
         self.pool.subscribe(on_removed=self._forget_origin)
         self.pool.subscribe(on_removed=shared.stored_responses.forget)
         for pool in self.pools:
@@ -200,6 +209,7 @@ class RouterServer:
         self.gate.open(relay, reception, routes, self.registry)
         if config.admin_port is not None:
             await self._listen_for_administrators(stack, client, config.admin_port)
+        self.registry.add_sampler(failure_sampler(shared.retries, lambda: shared.breakers.openings))
         self.registry.add_sampler(
             traffic_sampler(
                 connections=lambda: len(relay.connections),
@@ -251,7 +261,7 @@ class RouterServer:
             failure_threshold=health.failure_threshold,
             success_threshold=health.success_threshold,
             random=random.Random(),  # noqa: S311  # spreads checks in time
-            on_change=self.registrations.note_health,
+            on_change=self._health_changed,
             register=registrar.register if self.config.dp_aware else None,
         )
 
@@ -326,6 +336,10 @@ class RouterServer:
         registration = self.registrations.at(worker.base_url)
         return registration is not None and registration.was_ready
 
+    def _health_changed(self, worker: Worker, is_healthy: bool, reason: str | None) -> None:
+        self.registrations.note_health(worker, is_healthy, reason)
+        self._dead_workers.health_changed(worker, is_healthy, reason)
+
     def _kind_of(self, url: str) -> str | None:
         registration = self.registrations.at(url)
         return None if registration is None else registration.kind
@@ -372,7 +386,11 @@ def _downstream_limits(config: RouterConfig) -> DownstreamLimits:
 
 def _upstream_limits(config: RouterConfig) -> UpstreamLimits:
     limits = config.limits
-    return UpstreamLimits(connect_timeout_s=limits.connect_timeout_s, idle_timeout_s=limits.upstream_idle_timeout_s)
+    return UpstreamLimits(
+        connect_timeout_s=limits.connect_timeout_s,
+        idle_timeout_s=limits.upstream_idle_timeout_s,
+        silence=Silence(limits.first_byte_timeout_s, limits.stall_timeout_s),
+    )
 
 
 def _is_path_of(app: web.Application) -> Callable[[bytes], bool]:

@@ -11,6 +11,7 @@ Nothing here opens a socket or knows which policies exist: options are checked b
 
 from router_core.config.admission import AdmissionConfig
 from router_core.config.auth import ApiKey, AuthConfig
+from router_core.config.failures import BreakerConfig, RetriesConfig
 from router_core.config.fields import ConfigField, iter_fields
 from router_core.config.key_file import all_keys
 from router_core.config.loading import load_config
@@ -25,6 +26,7 @@ __all__ = [
     "AdmissionConfig",
     "ApiKey",
     "AuthConfig",
+    "BreakerConfig",
     "ConfigField",
     "HealthConfig",
     "LimitsConfig",
@@ -34,6 +36,7 @@ __all__ = [
     "PolicySelection",
     "PoolSettings",
     "PrefillWorker",
+    "RetriesConfig",
     "RouterConfig",
     "TelemetryConfig",
     "all_keys",

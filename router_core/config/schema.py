@@ -15,6 +15,7 @@ from pydantic import (
 
 from router_core.config.admission import AdmissionConfig
 from router_core.config.auth import AuthConfig
+from router_core.config.failures import BreakerConfig, RetriesConfig
 from router_core.config.forwarding import ForwardedHeaders
 from router_core.config.models import ModelConfig, distinct_models
 from router_core.config.origins import Origins
@@ -103,6 +104,11 @@ class LimitsConfig(Section):
 
     shutdown_settle_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False), BeforeValidator(not_bool)] = 5
     """Seconds after SIGTERM in which the router is not ready but serves on, for balancers to notice; 0 for none."""
+    first_byte_timeout_s: Seconds | None = None
+    """Seconds a worker may take to begin its answer; an answer that is no stream begins when it is computed."""
+
+    stall_timeout_s: Seconds | None = 300
+    """Seconds a worker may pause in the middle of an answer."""
 
     shutdown_grace_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False), BeforeValidator(not_bool)] = 30
     """Seconds running requests have to finish once the router has ceased to listen; 0 ends them at once."""
@@ -197,6 +203,12 @@ class RouterConfig(Section):
 
     telemetry: TelemetryConfig = TelemetryConfig()
     """How engines are asked for their load."""
+
+    breaker: BreakerConfig = BreakerConfig()
+    """When a worker that fails its requests gets none for a while."""
+
+    retries: RetriesConfig = RetriesConfig()
+    """When a request that failed is sent again."""
 
     limits: LimitsConfig = LimitsConfig()
     """What a client or a worker may take of the router."""

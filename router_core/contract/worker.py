@@ -21,6 +21,18 @@ class WorkerRole(StrEnum):
     DECODE = "decode"
 
 
+class Circuit(StrEnum):
+    """What a worker's circuit breaker lets through.
+
+    `closed`: all requests. `open`: none. `half_open`: one, and while that is under way, `probing`, no other.
+    """
+
+    CLOSED = "closed"
+    HALF_OPEN = "half_open"
+    PROBING = "probing"
+    OPEN = "open"
+
+
 class EngineTelemetry(NamedTuple):
     """What an engine last said of itself. A figure it does not tell is None, never 0 or -1.
 
@@ -54,6 +66,7 @@ class Worker:
         adapters: LoRA adapters it has loaded, by name, each with the model it belongs to as its engine tells.
         labels: Free key-value pairs from config or discovery.
         is_healthy: Whether health checks pass. Candidates given to a policy always are.
+        circuit: State of its circuit breaker. Candidates' are closed or half open.
         is_draining: Whether it gets no more requests and leaves once those it has are done. Candidates never are.
         load: Requests in flight through this router on this worker. Never None.
         pending_prompt_tokens: Estimated prompt tokens sent to it whose prefill is not over.
@@ -71,6 +84,7 @@ class Worker:
         "adapters",
         "labels",
         "is_healthy",
+        "circuit",
         "is_draining",
         "load",
         "pending_prompt_tokens",
@@ -87,6 +101,7 @@ class Worker:
     adapters: Mapping[str, str]
     labels: Mapping[str, str]
     is_healthy: bool
+    circuit: Circuit
     is_draining: bool
     load: int
     pending_prompt_tokens: int
@@ -122,6 +137,7 @@ class Worker:
             adapters=_NOTHING if not adapters else MappingProxyType(dict(adapters)),
             labels=_NOTHING if labels is None else MappingProxyType(dict(labels)),
             is_healthy=is_healthy,
+            circuit=Circuit.CLOSED,
             is_draining=is_draining,
             load=load,
             pending_prompt_tokens=pending_prompt_tokens,

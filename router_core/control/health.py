@@ -8,7 +8,7 @@ from typing import Protocol
 import orjson
 from aiohttp import web
 
-from router_core.contract.worker import Worker, WorkerRole
+from router_core.contract.worker import Circuit, Worker, WorkerRole
 
 
 class ProbedPool(Protocol):
@@ -126,7 +126,7 @@ def _what_is_missing(workers: Sequence[Worker]) -> str | None:
     """Return None when a request would find a worker, else what is missing."""
     if not workers:
         return "no workers"
-    healthy = {worker.role for worker in workers if is_available(worker)}
+    healthy = {worker.role for worker in workers if is_available(worker) and worker.circuit is not Circuit.OPEN}
     if WorkerRole.REGULAR in healthy or healthy >= {WorkerRole.PREFILL, WorkerRole.DECODE}:
         return None
     if not healthy:
@@ -154,6 +154,7 @@ def _worker_facts(worker: Worker) -> dict[str, object]:
         "role": worker.role,
         "is_healthy": worker.is_healthy,
         "is_draining": worker.is_draining,
+        "circuit": worker.circuit,
         "load": worker.load,
         "models": sorted(worker.models),
         "adapters": dict(worker.adapters),

@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from router_core.contract.worker import Circuit
 from router_core.control.worker_form import COST_LABEL, DEFAULT_COST, DEFAULT_PRIORITY, FIELD_LABELS, PRIORITY_LABEL
 from router_core.fleet.membership.roster import BOOTSTRAP_PORT_LABEL
 from router_core.fleet.registry import Registration, WorkerStatus
 
 Info = dict[str, Any]  # Any: JSON
 
+_CIRCUITS = (Circuit.CLOSED, Circuit.HALF_OPEN, Circuit.PROBING, Circuit.OPEN)  # the worse, the later
 _JOBS = {
     WorkerStatus.REGISTERING: ("AddWorker", "It gets requests once its health check passes."),
     WorkerStatus.DRAINING: ("RemoveWorker", "It gets no new requests and leaves once those it has are done."),
@@ -35,6 +37,7 @@ def worker_info(registration: Registration) -> Info:
         "status": status.value,
         "is_healthy": any(each.is_healthy for each in workers),
         "is_draining": registration.is_draining,
+        "circuit": max((each.circuit for each in workers), key=_CIRCUITS.index),
         "load": sum(each.load for each in workers),
         "connection_mode": "HTTP",
         "labels": {name: value for name, value in labels.items() if name not in FIELD_LABELS},

@@ -2,10 +2,12 @@
 
 Three cases decide when a worker is asked next:
 
-1. It is unhealthy: every second, so that it is back in use soon after it is back.
+1. It is unhealthy: every second or so, so that it is back in use soon after it is back.
 2. Somebody asked for a check, because a connection was refused: now.
 3. Otherwise: at the interval, give or take a tenth; the first time anywhere in the interval, so that a fleet that came
    up together is not asked together for ever.
+
+The first checks of a large fleet are spread, too: 500 a second.
 
 A worker that was never well is admitted by its first success; one that was well and failed has to pass
 `success_threshold` checks in a row.
@@ -32,6 +34,8 @@ _MIN_GAP_S = (
 )
 _JITTER = 0.1
 _LEARN_EVERY = 6  # checks passed: adapters come and go while an engine runs
+_EAGER_JITTER = 0.2  # many may have gone down together
+_FIRST_CHECKS_PER_S = 500
 
 
 class CheckedPool(Protocol):
@@ -115,11 +119,11 @@ class HealthChecker:
         self._is_running = False
 
     def start(self) -> None:
-        """Check every worker at once and go on checking."""
+        """Check every worker soon and go on checking."""
         self._is_running = True
         self._pool.subscribe(self._add, self._remove)
-        for worker in self._pool.workers:
-            self._add(worker)
+        for number, worker in enumerate(self._pool.workers):
+            self._add(worker, delay_s=number / _FIRST_CHECKS_PER_S)
         self._first_round = set(self._watches.values())  # no task has run yet
         self._note_settled()
 
@@ -139,10 +143,10 @@ class HealthChecker:
         if watch is not None:
             watch.wake.set()
 
-    def _add(self, worker: Worker) -> None:
+    def _add(self, worker: Worker, delay_s: float = 0.0) -> None:
         if self._is_running and worker.url not in self._watches:
             watch = self._watches[worker.url] = _Watch(worker)
-            watch.task = self._tasks.start(self._follow(watch))
+            watch.task = self._tasks.start(self._follow(watch, delay_s))
 
     def _remove(self, worker: Worker) -> None:
         watch = self._watches.pop(worker.url, None)
@@ -153,8 +157,10 @@ class HealthChecker:
         self._first_round.discard(watch)
         self._note_settled()
 
-    async def _follow(self, watch: _Watch) -> None:
+    async def _follow(self, watch: _Watch, delay_s: float) -> None:
         worker = watch.worker
+        if delay_s:
+            await asyncio.sleep(delay_s)
         while True:
             watch.wake.clear()
             reason = await self._client.check_health(worker.base_url, self._endpoint, self._timeout_s)
@@ -243,7 +249,7 @@ class _Watch:
     def pause_s(self, interval_s: float, random: Random) -> float:
         """Return how long to wait for the next check; the cases stand at the top of this file."""
         if not self.worker.is_healthy:
-            return min(_EAGER_INTERVAL_S, interval_s)
+            return min(_EAGER_INTERVAL_S, interval_s) * random.uniform(1 - _EAGER_JITTER, 1 + _EAGER_JITTER)
         if not self.has_phase:
             self.has_phase = True
             return random.random() * interval_s

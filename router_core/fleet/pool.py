@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-from router_core.contract.worker import Worker, WorkerRole, assign
+from router_core.contract.worker import Circuit, Worker, WorkerRole, assign
 
+_LETTING_THROUGH = (Circuit.CLOSED, Circuit.HALF_OPEN)
 WorkerListener = Callable[[Worker], None]
 
 
@@ -40,7 +41,7 @@ class WorkerPool:
             self.add(worker)
 
     def candidates(self, role: WorkerRole = WorkerRole.REGULAR, model: str | None = None) -> tuple[Worker, ...]:
-        """Return the healthy members of a role that are not draining; empty when there is none.
+        """Return the members of a role that are healthy, not draining and not held back by their circuit breakers.
 
         Args:
             role: What part of a request is to be served.
@@ -53,7 +54,10 @@ class WorkerPool:
             found = tuple(
                 worker
                 for worker in self.workers
-                if worker.is_healthy and not worker.is_draining and worker.role is role
+                if worker.is_healthy
+                and not worker.is_draining
+                and worker.role is role
+                and worker.circuit in _LETTING_THROUGH
             )
             self._candidates[role] = found
         return found
@@ -135,6 +139,13 @@ class WorkerPool:
         if worker.is_healthy is not is_healthy:
             assign(worker, is_healthy=is_healthy)
             self._changed(worker)
+
+    def set_circuit(self, worker: Worker, circuit: Circuit) -> None:
+        """Say how a worker's circuit breaker stands; of one that has left, too, for it may come back."""
+        if worker.circuit is not circuit:
+            assign(worker, circuit=circuit)
+            if self._by_url.get(worker.url) is worker:
+                self._changed(worker)
 
     def learn_models(self, worker: Worker, models: Iterable[str], adapters: Mapping[str, str]) -> None:
         """Note what a member's engine tells it serves. Of its models, those that were declared count instead."""

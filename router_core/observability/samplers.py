@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
-from router_core.contract.worker import Worker
+from router_core.contract.worker import Circuit, Worker
 from router_core.observability.families import MetricKind
 from router_core.observability.registry import Sample, Sampler
 
@@ -208,6 +208,7 @@ def traffic_sampler(
     return sample
 
 
+_CIRCUIT_STATES = {Circuit.CLOSED: 0, Circuit.HALF_OPEN: 1, Circuit.PROBING: 1, Circuit.OPEN: 2}
 _WORKER_FIGURES: tuple[tuple[str, MetricKind, str, Callable[[Worker], float]], ...] = (
     ("worker_health", MetricKind.GAUGE, "1 while health checks pass, else 0.", lambda worker: int(worker.is_healthy)),
     (
@@ -215,6 +216,12 @@ _WORKER_FIGURES: tuple[tuple[str, MetricKind, str, Callable[[Worker], float]], .
         MetricKind.GAUGE,
         "1 while a worker gets no more requests and leaves once it has none.",
         lambda worker: int(worker.is_draining),
+    ),
+    (
+        "worker_circuit_state",
+        MetricKind.GAUGE,
+        "What a worker's circuit breaker lets through: 0 all (closed), 1 one at a time (half open), 2 nothing (open).",
+        lambda worker: _CIRCUIT_STATES[worker.circuit],
     ),
     ("worker_requests_active", MetricKind.GAUGE, "Requests in flight on a worker.", lambda worker: worker.load),
     (

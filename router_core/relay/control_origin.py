@@ -19,6 +19,8 @@ from router_core.relay.head_memory import HeadMemory
 class ControlOrigin:
     """Sends requests to an aiohttp server object (`web.AppRunner.server`)."""
 
+    silence = None  # a handler may ask every worker
+
     def __init__(self, make_handler: Callable[[], Any]) -> None:
         # Any: aiohttp's request handler is used by asyncio's Protocol methods alone.
         self._make_handler = make_handler

@@ -170,6 +170,16 @@ class Downstream(asyncio.Protocol):
 
     # --- for the server ---
 
+    @property
+    def exchange(self) -> Exchange | None:
+        """The request that is being answered, or None."""
+        return self._exchange
+
+    def look(self, now: float) -> None:
+        """Called now and then: a worker may be silent for too long."""
+        if self._exchange is not None:
+            self._exchange.look(now)
+
     def expire(self) -> None:
         """The deadline has passed."""
         self.deadline = _NEVER

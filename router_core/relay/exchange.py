@@ -7,22 +7,20 @@ client as they come; only the head is rebuilt and the end of the body watched fo
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 
-from router_core.relay.framing import ChunkedBody, Framing, FramingError, SizedBody, UntilCloseBody
-from router_core.relay.head import END_OF_HEAD, AnswerHead, BadAnswerError, RequestHead
+from router_core.relay.closing_events import closing_events
+from router_core.relay.declined_answer import DeclinedAnswer
+from router_core.relay.framing import UntilCloseBody
+from router_core.relay.head import RequestHead
 from router_core.relay.local_answer import error_body, local_answer
 from router_core.relay.parties import Client, Destination, Ending, Follower, Listener, Source
+from router_core.relay.passed_answer import PassedAnswer
 
-MAX_ANSWER_HEAD_BYTES = 65536
 SHUTTING_DOWN = "The router is shutting down: ask again, another one may answer."
-_TAIL_READS = 4
-_BODILESS = frozenset({204, 304})
-_CONTINUE, _SWITCHING_PROTOCOLS = 100, 101
 
 
-class Exchange:
+class Exchange(PassedAnswer):
     """One request, whole, and the way to answer it.
 
     Attributes:
@@ -37,75 +35,52 @@ class Exchange:
         follower: Who is told when it is over.
         principal: Who asks, if whoever decides knows; None for somebody unknown.
         on_over: Called once when the exchange is over for the client's connection: answered, broken off or left.
+        declined: The latest answer that was kept from the client, or None.
     """
 
     __slots__ = (
-        "head",
         "body",
         "model",
-        "status",
         "error",
         "request_id",
         "request_fields",
-        "answer_fields",
         "follower",
         "principal",
         "on_over",
-        "_client",
-        "_listener",
-        "_destination",
+        "_still_since",
         "_source",
-        "_is_reused",
-        "_received",
-        "_framing",
-        "_sink",
-        "_body_begun",
         "_is_abandoned",
         "_is_paused",
-        "_keep_alive",
-        "_worker_keeps_alive",
-        "_write",
-        "_first_read",
-        "_tail",
         "_original",
     )
 
     def __init__(self, client: Client, head: RequestHead, body: bytes) -> None:
-        self.head = head
+        super().__init__(client, head)
         self.body = body
         self.model: str | None = None
-        self.status: int | None = None
         self.error = ""
         self.request_id = ""
         self.request_fields = b""
-        self.answer_fields = b""
         self.follower: Follower | None = None
         self.principal: str | None = None
         self.on_over: Callable[[], None] | None = None
-        self._client = client
-        self._listener: Listener | None = None
-        self._destination: Destination | None = None
+        self._still_since = 0.0
         self._source: Source | None = None
-        self._is_reused = False
-        self._received = b""
-        self._framing: Framing | None = None
-        self._sink: list[bytes] | None = None
-        self._body_begun = False
         self._is_abandoned = False  # the client is gone
         self._is_paused = False  # the client reads too slowly
-        self._keep_alive = False
-        self._worker_keeps_alive = False
-        self._write = client.write
-        self._first_read = b""
-        self._tail: deque[bytes] | None = None  # made when the body comes in more than one read
         self._original: tuple[RequestHead, bytes] | None = None  # what the client sent, if it was rewritten
 
     # --- for whoever decides ---
 
     @property
-    def tail(self) -> bytes:
-        """The last few reads of the answer's body: where usage figures stand."""
-        return self._first_read if self._tail is None else b"".join(self._tail)
+    def listener(self) -> Listener | None:
+        """Who follows it; None while nobody was sent the request, and when it is over."""
+        return self._listener
+
+    @property
+    def deadline(self) -> float:
+        """When the time for the whole exchange is over, in loop time."""
+        return self._client.deadline
 
     def rewrite(self, head: RequestHead, body: bytes) -> None:
         """Send the next worker another head and body than the client's."""
@@ -134,9 +109,12 @@ class Exchange:
         if self._is_abandoned:
             listener.on_end(Ending.CLIENT_GONE)
             return
+        if self.declined is not None:
+            self.declined.is_over = True
         self._listener = listener
         self._destination = destination
         self._received = b""
+        self._has_moved = True
         self.error = ""
         self._source = destination.send(self)
 
@@ -144,6 +122,7 @@ class Exchange:
         """Answer the client ourselves, with JSON; nothing happens if it is gone."""
         if self._is_abandoned:
             return
+        self._listener = self._destination = self._source = None
         keep_alive = self.head.keep_alive and self._client.may_stay_open
         self.status = status
         message = local_answer(
@@ -154,6 +133,27 @@ class Exchange:
             self._tell_follower(None)
         self._client.answered(keep_alive=keep_alive)
 
+    def respond_declined(self) -> bool:
+        """Answer with the answer that was declined last, as the worker gave it; False if there is none to be had."""
+        declined = self.declined
+        if declined is None or declined.content is None:
+            return False
+        if not self._is_abandoned:
+            self._listener = self._destination = self._source = None
+            self.status = declined.head.status
+            keep_alive = self.head.keep_alive and self._client.may_stay_open
+            head, line = declined.head.without(self.answer_fields), b"Content-Length: %d\r\n" % len(declined.content)
+            line += self.answer_fields + self._connection_line(keep_alive)
+            self._client.write(head.outgoing(line) + declined.content)
+            if self.follower is not None:
+                self._tell_follower(Ending.COMPLETE)
+            self._client.answered(keep_alive=keep_alive)
+        return True
+
+    def give_up(self, error: str) -> None:
+        """The worker is known to be dead, whatever its connection says; the listener hears WORKER_DOWN."""
+        self._fail(Ending.WORKER_DOWN, error)
+
     # --- for the worker's side ---
 
     def sent(self, source: Source, *, is_reused: bool) -> None:
@@ -163,36 +163,15 @@ class Exchange:
         if self._is_paused:
             source.pause_reading()
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes of the answer."""
-        framing = self._framing
-        if framing is None:
-            self._feed_head(data)
-            return
-        try:
-            end = framing.feed(data, self._sink)
-        except FramingError as error:
-            self._fail(Ending.BAD_ANSWER, f"the worker's answer is broken: {error}")
-            return
-        whole = end < 0 or end == len(data)
-        body = data if whole else data[:end]
-        if not self._body_begun:
-            self._begin_body(body)
-        tail = self._tail
-        if tail is None:
-            tail = self._tail = deque((self._first_read,), _TAIL_READS)
-        tail.append(body)
-        if self._sink is None:
-            self._write(body)
-        else:
-            self._write_decoded(b"")
-        if end >= 0:
-            self._complete(reusable=whole)
-
     def source_closed(self, error: str) -> None:
         """The worker's connection is gone; `error` is empty when it was closed in good order."""
         if not error and isinstance(self._framing, UntilCloseBody):
             self._complete(reusable=False)
+            return
+        declined = self.declined
+        if declined is not None and not declined.is_over:
+            declined.close(error)
+            self._end_declined(declined)
             return
         if self._is_reused and self._destination is not None:
             # The worker closed a kept connection while the request was on its way; once, invisibly, try a new one.
@@ -227,6 +206,28 @@ class Exchange:
         else:
             self.respond(503, error_body(503, "shutting_down", SHUTTING_DOWN))
 
+    def look(self, now: float) -> None:
+        """Called now and then, for all exchanges: give up a worker that sends nothing for too long."""
+        destination = self._destination
+        if destination is None:
+            return
+        declined = self.declined
+        if declined is not None and not declined.is_over:
+            if declined.is_late():
+                self._end_declined(declined)
+            return
+        silence = destination.silence
+        if silence is None:
+            return
+        if self._has_moved or self._is_paused:
+            self._has_moved = False
+            self._still_since = now
+            return
+        limit_s = silence.first_byte_s if self.status is None else silence.stall_s
+        if limit_s is not None and now - self._still_since >= limit_s:
+            where = "before its answer" if self.status is None else "in the middle of its answer"
+            self._fail(Ending.STALLED, f"the worker sent nothing for {limit_s:g} s {where}")
+
     def pause(self) -> None:
         """The client reads too slowly."""
         self._is_paused = True
@@ -240,109 +241,6 @@ class Exchange:
             self._source.resume_reading()
 
     # --- inside ---
-
-    def _feed_head(self, data: bytes) -> None:
-        self._is_reused = False  # The worker answers: the connection was alive.
-        if self._received:
-            data = self._received + data
-        destination = self._destination
-        recalled = None if destination is None else destination.answer_heads.recall(data)
-        if recalled is not None:
-            answer, size, end = recalled
-            self._begin_answer(answer, size, data[end:])
-            return
-        while True:
-            end = data.find(END_OF_HEAD, 0, MAX_ANSWER_HEAD_BYTES)
-            if end < 0:
-                self._received = data
-                if len(data) >= MAX_ANSWER_HEAD_BYTES:
-                    self._fail(Ending.BAD_ANSWER, f"the worker's answer head is over {MAX_ANSWER_HEAD_BYTES} bytes")
-                return
-            end += len(END_OF_HEAD)
-            try:
-                answer = AnswerHead(data[:end])
-                if answer.status == _SWITCHING_PROTOCOLS:
-                    raise BadAnswerError("the worker switched protocols unasked")
-            except BadAnswerError as error:
-                self._fail(Ending.BAD_ANSWER, str(error))
-                return
-            if answer.status >= 200:
-                break
-            # An interim answer is not the end. 100 is ours to deal with; the others are the client's.
-            if answer.status != _CONTINUE and not self.head.is_http10:
-                self._write(answer.outgoing(b""))
-            data = data[end:]
-        if destination is not None:
-            destination.answer_heads.learn(data[:end], answer)
-        self._begin_answer(answer, answer.content_length, data[end:])
-
-    def _begin_answer(self, answer: AnswerHead, size: int | None, data: bytes) -> None:
-        self.status = answer.status
-        self._received = b""
-        self._worker_keeps_alive = answer.keep_alive
-        is_http10 = self.head.is_http10
-        keep_alive = self.head.keep_alive and self._client.may_stay_open
-        framing: Framing
-        line = self.answer_fields
-        if answer.is_marked and line:
-            answer = answer.without(line)
-        if self.head.method == b"HEAD" or answer.status in _BODILESS:
-            framing = SizedBody(0)
-            if size is not None and answer.status != 204:
-                line += b"Content-Length: %d\r\n" % size
-        elif answer.is_chunked:
-            framing = ChunkedBody()
-            if is_http10:
-                self._sink, keep_alive = [], False
-            else:
-                line += b"Transfer-Encoding: chunked\r\n"
-        elif size is not None:
-            framing = SizedBody(size)
-            line += b"Content-Length: %d\r\n" % size
-        else:
-            framing = UntilCloseBody()
-            keep_alive = self._worker_keeps_alive = False
-        if not keep_alive:
-            line += b"Connection: close\r\n"
-        elif is_http10:
-            line += b"Connection: keep-alive\r\n"
-        self._keep_alive = keep_alive
-        self._framing = framing
-        head = answer.outgoing(line)
-        if not data and not isinstance(framing, SizedBody):
-            self._write(head)
-            return
-        # The head and what came with it leave in one write.
-        try:
-            end = framing.feed(data, self._sink)
-        except FramingError as error:
-            self._write(head)
-            self._fail(Ending.BAD_ANSWER, f"the worker's answer is broken: {error}")
-            return
-        whole = end < 0 or end == len(data)
-        body = data if whole else data[:end]
-        if body:
-            self._begin_body(body)
-            self._first_read = body
-        if self._sink is None:
-            self._write(head + body)
-        else:
-            self._write_decoded(head)
-        if end >= 0:
-            self._complete(reusable=whole)
-
-    def _begin_body(self, data: bytes) -> None:
-        self._body_begun = True
-        if self._listener is not None:
-            self._listener.on_first_byte(data)
-
-    def _write_decoded(self, head: bytes) -> None:
-        """Write what the chunks hold: an HTTP/1.0 client knows no chunks."""
-        sink = self._sink
-        if sink or head:
-            self._write(head + b"".join(sink or ()))
-        if sink:
-            sink.clear()
 
     def _complete(self, *, reusable: bool) -> None:
         source, self._source = self._source, None
@@ -373,10 +271,38 @@ class Exchange:
             if ending is Ending.CLIENT_GONE or (begun and listener is not None):
                 self._tell_follower(ending)
             if listener is not None and begun and ending is not Ending.CLIENT_GONE:
-                ends_by_close = self._sink is not None or isinstance(self._framing, UntilCloseBody)
-                self._client.break_off(ends_by_close=ends_by_close)
+                self._end_early(listener, ending)
 
     def _tell_follower(self, ending: Ending | None) -> None:
         follower, self.follower = self.follower, None
         if follower is not None:
             follower.on_over(self, ending)
+
+    def _end_early(self, listener: Listener, ending: Ending) -> None:
+        """End an answer that has begun and cannot be finished: a stream of events says so itself, others break off."""
+        closing = None
+        # After a framing error it is not known how much of the worker's bytes the client has.
+        if ending is not Ending.BAD_ANSWER and self._answer is not None and self._answer.is_event_stream:
+            words = listener.last_words(ending)
+            closing = closing_events(words, self._framing, self.tail, is_decoded=self._sink is not None)
+        if closing is not None:
+            self._write(closing)
+            self._client.answered(keep_alive=self._keep_alive)
+            return
+        ends_by_close = self._sink is not None or isinstance(self._framing, UntilCloseBody)
+        self._client.break_off(ends_by_close=ends_by_close)
+
+    # --- an answer that was declined ---
+
+    def _end_declined(self, declined: DeclinedAnswer) -> None:
+        declined.is_over = True
+        source, self._source = self._source, None
+        listener, self._listener = self._listener, None
+        self._destination = None
+        if source is not None:
+            if declined.keeps_connection:
+                source.release(reusable=True)
+            else:
+                source.abort()
+        if listener is not None:
+            listener.on_end(Ending.DECLINED)

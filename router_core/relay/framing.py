@@ -15,6 +15,7 @@ MAX_EXTENSION_BYTES = 4096
 MAX_TRAILER_BYTES = 16384
 
 _CRLF = b"\r\n"
+_MAX_FILLING_BYTES = 65536
 # A chunk-size line: hex digits, then optional extensions without control characters other than tab.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
@@ -139,6 +140,25 @@ class ChunkedBody:
             else:
                 self._take_size(line)
         return -1
+
+    def closing(self, last: bytes) -> bytes | None:
+        """Return the bytes that end the body where it is now, in good order, with `last` as the end of its content.
+
+        The rest of a chunk that was cut off is filled with the beginning of `last`, and with line ends behind it.
+
+        Returns:
+            None if the body cannot be ended so: it was cut off in a chunk's size or behind its last chunk, or the chunk
+            that was cut off is too large to be filled.
+        """
+        if self._in_trailer or (self._line and not self._size_known) or self.left > _MAX_FILLING_BYTES:
+            return None
+        rest = b""
+        if self._size_known:
+            rest = last[: self.left].ljust(self.left, b"\n") + _CRLF[len(self._line) :]
+            last = last[self.left :]
+        if last:
+            rest += b"%x\r\n%b\r\n" % (len(last), last)
+        return rest + b"0\r\n\r\n"
 
     def _find_line_end(self, data: bytes) -> int:
         """Return the index after the line's LF in `data`, or -1."""

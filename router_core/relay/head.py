@@ -361,6 +361,18 @@ class AnswerHead:
             ]
         self._forwarded = b"".join(forwarded)
 
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the body is server-sent events, readable as they are; looked up anew each time."""
+        fields = {name.lower(): value.lower() for name, value in self._headers}
+        is_plain = fields.get(b"content-encoding", b"identity") == b"identity"
+        return is_plain and fields.get(b"content-type", b"").startswith(b"text/event-stream")
+
+    @property
+    def retry_after(self) -> bytes | None:
+        """The `Retry-After` header, or None; looked up anew each time."""
+        return next((value for name, value in self._headers if name.lower() == b"retry-after"), None)
+
     def on_status(self, reason: bytes) -> None:
         """Take the reason phrase (called by the parser)."""
         self._reason += reason

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from router_core.relay.exchange import Exchange
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 class Ending(Enum):
     """How sending a request to a worker ended.
 
-    After CLIENT_GONE nobody is left to answer; after the others but COMPLETE the decider answers, unless the worker's
-    answer had begun (`Exchange.status` is set): then the relay breaks the client's connection off.
+    After CLIENT_GONE nobody is left to answer; after the others but COMPLETE the decider answers or sends the request
+    again, unless the worker's answer had begun (`Exchange.status` is set): then the relay ends it with the listener's
+    last words, or breaks the client's connection off. STALLED is a worker that sent nothing for too long, WORKER_DOWN
+    one that somebody else found dead, DECLINED an answer that the listener did not want.
     """
 
     COMPLETE = auto()
@@ -23,11 +25,36 @@ class Ending(Enum):
     CONNECTION_LOST = auto()
     BAD_ANSWER = auto()
     TIMEOUT = auto()
+    STALLED = auto()
+    WORKER_DOWN = auto()
+    DECLINED = auto()
     CLIENT_GONE = auto()
+
+
+class Silence(NamedTuple):
+    """How long a worker may send nothing, in seconds; None for as long as it likes.
+
+    Attributes:
+        first_byte_s: Before its answer begins.
+        stall_s: Between two reads of its answer.
+    """
+
+    first_byte_s: float | None = None
+    stall_s: float | None = None
 
 
 class Listener(Protocol):
     """Who sent the request to a worker and follows it."""
+
+    __slots__ = ()
+
+    def declines(self, answer: AnswerHead) -> bool:  # noqa: ARG002  # for those who decline nothing
+        """Asked when an answer of status 400 or above begins: true keeps it from the client, DECLINED follows."""
+        return False
+
+    def last_words(self, ending: Ending) -> bytes:  # noqa: ARG002  # for those who have none
+        """Asked after `on_end` when a stream of events breaks off: events to end it with; empty to break it off."""
+        return b""
 
     def on_first_byte(self, data: bytes) -> None:
         """The answer's body begins; `data` is what arrived, framing included."""
@@ -66,6 +93,10 @@ class Destination(Protocol):
     def answer_heads(self) -> HeadMemory[AnswerHead]:
         """The head it answered with last."""
 
+    @property
+    def silence(self) -> Silence | None:
+        """How long it may send nothing; None for as long as it likes."""
+
     def send(self, exchange: Exchange, *, fresh: bool = False) -> Source:
         """Send the request, on a new connection if `fresh`; answers come by `Exchange.feed`."""
 
@@ -76,6 +107,10 @@ class Client(Protocol):
     @property
     def may_stay_open(self) -> bool:
         """Whether the router lets connections live on after an answer."""
+
+    @property
+    def deadline(self) -> float:
+        """When the time for the whole exchange is over, in loop time."""
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +131,12 @@ class RelayServer:
         if origin is not None:
             origin.close()
 
+    def exchanges(self) -> Iterator[Exchange]:
+        """Go through the requests that are being answered now."""
+        for connection in tuple(self.connections):
+            if connection.exchange is not None:
+                yield connection.exchange
+
     def refused(self, status: int) -> None:
         """Count a request refused for its form."""
         self.refusals[status] = self.refusals.get(status, 0) + 1
@@ -186,5 +192,7 @@ class RelayServer:
         for connection in tuple(self.connections):
             if connection.deadline <= now:
                 connection.expire()
+            else:
+                connection.look(now)
         for origin in self._origins.values():
             origin.sweep()

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from router_core.relay.answer_heads import MAX_ANSWER_HEAD_BYTES, body_framing, read_heads
 from router_core.relay.call import Call, Pieces
-from router_core.relay.exchange import MAX_ANSWER_HEAD_BYTES, Exchange
-from router_core.relay.framing import ChunkedBody, Framing, FramingError, SizedBody, UntilCloseBody
+from router_core.relay.exchange import Exchange
+from router_core.relay.framing import Framing, FramingError, UntilCloseBody
 from router_core.relay.head import END_OF_HEAD, AnswerHead, BadAnswerError, RequestHead
 from router_core.relay.parties import Ending, Source
-
-_BODILESS = frozenset({204, 304})
 
 
 class Origin(Protocol):
@@ -98,9 +97,21 @@ class SideCall(_SentCall):
     Attributes:
         answer: The answer's head, None before it is there.
         error: What went wrong, for the log.
+        is_whole: Whether the answer has come to its end.
     """
 
-    __slots__ = ("answer", "error", "_framing", "_max_bytes", "_on_data", "_on_end", "_pieces", "_received", "_size")
+    __slots__ = (
+        "answer",
+        "error",
+        "is_whole",
+        "_framing",
+        "_max_bytes",
+        "_on_data",
+        "_on_end",
+        "_pieces",
+        "_received",
+        "_size",
+    )
 
     def __init__(
         self,
@@ -123,6 +134,7 @@ class SideCall(_SentCall):
         super().__init__(head, body)
         self.answer: AnswerHead | None = None
         self.error = ""
+        self.is_whole = False
         self._framing: Framing | None = None
         self._max_bytes = max_bytes
         self._on_end: Callable[[SideCall, Ending], None] | None = on_end
@@ -187,34 +199,19 @@ class SideCall(_SentCall):
     # --- inside ---
 
     def _feed_head(self, data: bytes) -> bytes | None:
-        data = self._received + data
-        while True:
-            end = data.find(END_OF_HEAD, 0, MAX_ANSWER_HEAD_BYTES)
-            if end < 0:
-                self._received = data
-                if len(data) >= MAX_ANSWER_HEAD_BYTES:
-                    self._fail(Ending.BAD_ANSWER, f"the worker's answer head is over {MAX_ANSWER_HEAD_BYTES} bytes")
-                return None
-            end += len(END_OF_HEAD)
-            try:
-                answer = AnswerHead(data[:end])
-            except BadAnswerError as error:
-                self._fail(Ending.BAD_ANSWER, str(error))
-                return None
-            data = data[end:]
-            if answer.status >= 200:
-                break
+        try:
+            heads = read_heads(self._received + data)
+        except BadAnswerError as error:
+            self._fail(Ending.BAD_ANSWER, str(error))
+            return None
+        answer = heads.final
+        if answer is None:
+            self._received = heads.rest
+            return None
         self._received = b""
         self.answer = answer
-        if answer.status in _BODILESS:
-            self._framing = SizedBody(0)
-        elif answer.is_chunked:
-            self._framing = ChunkedBody()
-        elif answer.content_length is not None:
-            self._framing = SizedBody(answer.content_length)
-        else:
-            self._framing = UntilCloseBody()
-        return data
+        self._framing = body_framing(answer, answer.content_length, is_head=False)
+        return heads.rest
 
     def _take(self, piece: bytes) -> None:
         if self._on_end is None or not piece:
@@ -231,6 +228,7 @@ class SideCall(_SentCall):
 
     def _complete(self, *, reusable: bool) -> None:
         answer = self.answer
+        self.is_whole = True
         super().release(reusable=reusable and answer is not None and answer.keep_alive)
         self._tell(Ending.COMPLETE)
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from router_core.relay.call import Call, Pieces
 from router_core.relay.head import AnswerHead, RequestHead
 from router_core.relay.head_memory import HeadMemory
+from router_core.relay.parties import Silence
 from router_core.relay.tls import CertificateError, WorkerTls, describe_tls_error
 
 # Above this a head and its body are handed to the kernel apart rather than copied together.
@@ -25,10 +26,12 @@ class UpstreamLimits:
     Attributes:
         connect_timeout_s: For making a connection.
         idle_timeout_s: How long an idle connection may be reused; below the 5 s after which engines close theirs.
+        silence: How long a worker may send nothing once it has a request; None for as long as it likes.
     """
 
     connect_timeout_s: float = 10.0
     idle_timeout_s: float = 3.0
+    silence: Silence | None = None
 
 
 class Origin:
@@ -54,6 +57,7 @@ class Origin:
         self.loop = loop
         self.limits = limits
         self._credentials = b"" if api_key is None else b"Authorization: Bearer %b\r\n" % api_key.encode("ascii")
+        self.silence = limits.silence
         self.answer_heads: HeadMemory[AnswerHead] = HeadMemory()
         self._idle: list[Upstream] = []
         self._connecting: set[Connecting] = set()

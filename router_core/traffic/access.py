@@ -10,7 +10,7 @@ from router_core.config.auth import ApiKey, Scope
 from router_core.relay.exchange import Exchange
 from router_core.relay.head import BadRequestError, RequestHead
 from router_core.relay.local_answer import error_body
-from router_core.traffic.routes import INFERENCE_PATHS
+from router_core.traffic.paths import INFERENCE_PATHS
 from router_core.traffic.stored_responses import PREFIX as STORED_RESPONSES
 
 PROBES = frozenset({b"/health", b"/liveness", b"/readiness"})

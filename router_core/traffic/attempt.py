@@ -8,9 +8,12 @@ from router_core.contract.request import OutcomeStatus, RequestOutcome, RoutingR
 from router_core.contract.worker import Worker
 from router_core.fleet.ledger import Lease
 from router_core.relay.exchange import Exchange
-from router_core.relay.local_answer import error_body
+from router_core.relay.head import AnswerHead
 from router_core.relay.parties import Ending
+from router_core.traffic.dead_workers import PlacedListener
+from router_core.traffic.endings import OUTCOME_OF_ENDING, last_words, outcome_of_http
 from router_core.traffic.following import following
+from router_core.traffic.retry import Failure, Trials, failure_of_ending, failure_of_status, retry_after_s
 from router_core.traffic.usage import read_usage
 
 if TYPE_CHECKING:
@@ -18,27 +21,22 @@ if TYPE_CHECKING:
 
 # Members looked up once: on Python 3.11 each look-up costs as much as a call.
 _COMPLETE, _CLIENT_GONE, _SUCCESS = Ending.COMPLETE, Ending.CLIENT_GONE, OutcomeStatus.SUCCESS
-_BACKPRESSURE = frozenset({429, 503})
-OUTCOME_OF_ENDING = {
-    Ending.CONNECT_FAILED: OutcomeStatus.ERROR,
-    Ending.CONNECTION_LOST: OutcomeStatus.ERROR,
-    Ending.BAD_ANSWER: OutcomeStatus.ERROR,
-    Ending.TIMEOUT: OutcomeStatus.TIMEOUT,
-    Ending.CLIENT_GONE: OutcomeStatus.CANCELLED,
-}
-# Details, such as a worker's address, are for the log.
-ANSWER_TO_ENDING = {
-    Ending.CONNECT_FAILED: (502, "upstream_connection_failed", "No worker could be reached."),
-    Ending.CONNECTION_LOST: (502, "upstream_connection_lost", "The worker's connection was lost before it answered."),
-    Ending.BAD_ANSWER: (502, "upstream_bad_answer", "The worker's answer was not valid HTTP."),
-    Ending.TIMEOUT: (504, "upstream_timeout", "The worker did not answer in time."),
-}
 
 
-class Attempt:
+class Attempt(PlacedListener):
     """Follows one forwarded request; the relay's listener."""
 
-    __slots__ = ("_awaits_id", "_dispatcher", "_exchange", "_lease", "_request", "_started", "_tried", "_ttft_s")
+    __slots__ = (
+        "_awaits_id",
+        "_delay_s",
+        "_dispatcher",
+        "_exchange",
+        "_lease",
+        "_request",
+        "_started",
+        "_trials",
+        "_ttft_s",
+    )
 
     def __init__(
         self,
@@ -48,16 +46,36 @@ class Attempt:
         lease: Lease,
         *,
         started: float,
-        tried: tuple[Worker, ...],
+        trials: Trials | None,
     ) -> None:
         self._dispatcher = dispatcher
         self._exchange = exchange
         self._request = request
         self._lease = lease
         self._started = started
-        self._tried = tried
+        self._trials = trials  # None on the first attempt
         self._ttft_s: float | None = None
+        self._delay_s: float | None = None  # until the next attempt, if that was granted before this one's end
         self._awaits_id = False  # a stored response's id has not come yet
+
+    @property
+    def worker(self) -> Worker:
+        """Who was chosen."""
+        return self._lease.worker
+
+    def declines(self, answer: AnswerHead) -> bool:
+        """Keep an error from the client if the request may be sent again."""
+        if answer.status not in self._dispatcher.retries.rules.statuses:
+            return False
+        self._delay_s = self._ask_for_another(failure_of_status(answer.status), retry_after_s(answer))
+        return self._delay_s is not None
+
+    def worker_down(self, worker: Worker, reason: str) -> None:
+        """A worker was found dead: if it is this one's and there is no answer yet, go elsewhere, if that is granted."""
+        if worker is self.worker and self._exchange.status is None and self._delay_s is None:
+            self._delay_s = self._ask_for_another(Failure.LOST)
+            if self._delay_s is not None:
+                self._exchange.give_up(f"the worker was found dead: {reason}")
 
     def on_first_byte(self, data: bytes) -> None:
         """The answer begins: prefill is over, unless it is an error that begins."""
@@ -73,7 +91,7 @@ class Attempt:
             self._awaits_id = not dispatcher.stored_responses.learn(data, worker)
 
     def on_end(self, ending: Ending) -> None:
-        """Release and tell everybody, once; then answer the client if nobody did."""
+        """Release and tell everybody, once; then answer the client, or try again, if nobody answered."""
         if not self._lease.release():
             return
         dispatcher, exchange, request, worker = self._dispatcher, self._exchange, self._request, self._lease.worker
@@ -83,17 +101,38 @@ class Attempt:
         dispatcher.policy.request_complete(worker, request, outcome)
         if exchange.follower is not None and (followers := following(exchange)) is not None:
             followers.attempt_ended(worker, request, outcome)
+        breakers = dispatcher.breakers
+        if outcome.status is not _SUCCESS or breakers.half_open:
+            breakers.ended(worker, self, outcome.status)
         if worker.is_draining:
             dispatcher.finish_draining(worker)
-        if ending is _COMPLETE or ending is _CLIENT_GONE:
-            return
-        dispatcher.worker_failed(worker, ending, exchange)
-        if exchange.status is not None:
-            return
-        if ending is Ending.CONNECT_FAILED and dispatcher.try_elsewhere(exchange, request, (*self._tried, worker)):
-            return
-        status, code, message = ANSWER_TO_ENDING[ending]
-        exchange.respond(status, error_body(status, code, message))
+        if ending is not _COMPLETE and ending is not _CLIENT_GONE:
+            dispatcher.worker_failed(worker, ending, exchange.error or f"answered {outcome.http_status}, not passed on")
+            if exchange.status is None:
+                self._follow_up(ending)
+                return
+        if self._trials is not None:
+            dispatcher.retries.over(self._trials)
+
+    def last_words(self, ending: Ending) -> bytes:
+        """End a stream that broke off with an error in its own form."""
+        return last_words(self._exchange.head.path, ending)
+
+    def _follow_up(self, ending: Ending) -> None:
+        failure = failure_of_ending(ending)
+        if self._delay_s is None and failure is not None:
+            self._delay_s = self._ask_for_another(failure)
+        dispatcher, trials = self._dispatcher, self._trials
+        if self._delay_s is None or trials is None:
+            dispatcher.give_up(self._exchange, ending, trials)
+        else:
+            dispatcher.retry(self._exchange, self._request, trials, ending, self._delay_s)
+
+    def _ask_for_another(self, failure: Failure, wish_s: float = 0.0) -> float | None:
+        dispatcher, trials = self._dispatcher, self._trials
+        if trials is None:
+            trials = self._trials = Trials(dispatcher.retries.now() - (dispatcher.now() - self._started))
+        return dispatcher.grant(self._exchange, self._request, trials, self.worker, failure, wish_s)
 
     def _outcome(self, ending: Ending) -> RequestOutcome:
         request, http_status = self._request, self._exchange.status
@@ -113,13 +152,9 @@ class Attempt:
                     request.leg,
                 )
             status = outcome_of_http(http_status)
+        elif ending is Ending.DECLINED and self._exchange.declined is not None:
+            http_status = self._exchange.declined.head.status
+            status = outcome_of_http(http_status)
         else:
             status = OUTCOME_OF_ENDING[ending]
         return RequestOutcome(status, http_status, duration_s, self._ttft_s, attempt=request.attempt, leg=request.leg)
-
-
-def outcome_of_http(http_status: int) -> OutcomeStatus:
-    """Return what an answer that is an error says of its worker."""
-    if http_status in _BACKPRESSURE:
-        return OutcomeStatus.BACKPRESSURE
-    return OutcomeStatus.CLIENT_ERROR if http_status < 500 else OutcomeStatus.ERROR

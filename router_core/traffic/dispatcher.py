@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 from router_core.contract.request import RoutingRequest
-from router_core.contract.worker import Worker, WorkerRole
+from router_core.contract.worker import Circuit, Worker, WorkerRole
 from router_core.fleet.pool import WorkerPool, has_model
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
@@ -16,10 +17,14 @@ from router_core.relay.local_answer import error_body
 from router_core.relay.parties import Ending
 from router_core.traffic.attempt import Attempt
 from router_core.traffic.body_prompt import BodyPrompt
+from router_core.traffic.endings import ANSWER_TO_ENDING
 from router_core.traffic.following import following
+from router_core.traffic.paths import INFERENCE_PATHS
+from router_core.traffic.retry import Failure, Trials
 from router_core.traffic.shared import SharedTraffic
 
 _log = logging.getLogger(__name__)
+_SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _HEADER_NEED = "header:"
 _REGULAR = WorkerRole.REGULAR  # looked up once: on Python 3.11 that costs as much as a call
 RESPONSES = b"/v1/responses"
@@ -31,6 +36,8 @@ class Dispatcher:
     Attributes:
         policy: The pool's policy and observers.
         stored_responses: Which worker made which stored response.
+        breakers: Keep requests from workers that fail them.
+        retries: Grant further attempts at requests that failed.
         unrouted: Requests that no worker was picked for, by reason.
         now: Monotonic seconds.
         finish_draining: Lets a draining worker go if nothing runs on it any more; to be called after a completion.
@@ -40,6 +47,8 @@ class Dispatcher:
     def __init__(self, pool: WorkerPool, policy: PolicyManager | PairManager, shared: SharedTraffic) -> None:
         self.policy = policy
         self.stored_responses = shared.stored_responses
+        self.breakers = shared.breakers
+        self.retries = shared.retries
         self.unrouted: dict[str, int] = {}
         self.now = shared.now
         self.finish_draining = shared.finish_draining
@@ -67,20 +76,97 @@ class Dispatcher:
             self._refuse(exchange, "no_available_workers", self._nobody(exchange.model))
             return
         if exchange.head.path == RESPONSES:
-            maker = self.stored_responses.find_previous(exchange.body)
-            if maker in candidates:
-                candidates = (maker,)  # Nobody else knows the conversation that goes on.
-        if not self._place(exchange, self._routing_request(exchange, prompt), candidates, ()):
+            candidates = self._who_knows(exchange, candidates)
+        if not self._place(exchange, self._routing_request(exchange, prompt), candidates, None):
             self._refuse(exchange, "no_suitable_worker", "The policy found none of the workers suitable.")
 
-    def try_elsewhere(self, exchange: Exchange, request: RoutingRequest, tried: tuple[Worker, ...]) -> bool:
-        """Pick again among the workers not tried yet: nothing of the request has been sent. False if none is left."""
-        able = self._pool.candidates(_REGULAR, exchange.model)
-        candidates = tuple(worker for worker in able if worker not in tried)
-        return bool(candidates) and self._place(exchange, request.next_attempt(), candidates, tried)
+    # --- for attempts that failed ---
+
+    def worker_failed(self, worker: Worker, ending: Ending, error: str) -> None:
+        """A worker did not answer as it should."""
+        _log.warning("%s: %s (%s)", worker.url, error, ending.name.lower())
+        if ending is Ending.CONNECT_FAILED or ending is Ending.STALLED:
+            self._on_connect_failed(worker)
+
+    def grant(
+        self,
+        exchange: Exchange,
+        request: RoutingRequest,
+        trials: Trials,
+        worker: Worker,
+        failure: Failure,
+        wish_s: float = 0.0,
+    ) -> float | None:
+        """Ask for another attempt at a request.
+
+        Args:
+            exchange: The request.
+            request: Likewise.
+            trials: What it has been through.
+            worker: Who failed it.
+            failure: How.
+            wish_s: How long the worker wishes to be left alone.
+
+        Returns:
+            After how many seconds it may be made; None if it may not. Granted, it is made by `retry`.
+        """
+        trials.tried = (*trials.tried, worker)
+        may_repeat = exchange.head.path in INFERENCE_PATHS or exchange.head.method in _SAFE_METHODS
+        if failure is not Failure.NOT_CONNECTED and not may_repeat:
+            return None
+        candidates = self._candidates_like(exchange, request, worker)
+        if not candidates:
+            return None
+        is_anyone_left = any(candidate not in trials.tried for candidate in candidates)
+        return self.retries.grant(trials, failure, exchange, is_anyone_left=is_anyone_left, wish_s=wish_s)
+
+    def retry(
+        self, exchange: Exchange, request: RoutingRequest, trials: Trials, ending: Ending, delay_s: float
+    ) -> None:
+        """Make the attempt that was granted; if it cannot be made answer for the last one, which ended so."""
+
+        def go_on(end: Ending | None) -> None:
+            if end is not None or not self._place_again(exchange, request, trials):
+                self.give_up(exchange, ending if end is None else end, trials)
+
+        if delay_s > 0:
+            self.retries.wait(exchange, delay_s, go_on)
+        else:
+            go_on(None)
+
+    def give_up(self, exchange: Exchange, ending: Ending, trials: Trials | None) -> None:
+        """Answer a request that no worker served: with what a worker last said, else in our words."""
+        if trials is not None:
+            self.retries.over(trials)
+        if ending is Ending.CLIENT_GONE or exchange.respond_declined():
+            return
+        status, code, message = ANSWER_TO_ENDING[ending]
+        exchange.respond(status, error_body(status, code, message))
+
+    def _place_again(self, exchange: Exchange, request: RoutingRequest, trials: Trials) -> bool:
+        """Pick again, of the workers not tried yet if there are any. False if there is nobody."""
+        candidates = untried(self._candidates_like(exchange, request, trials.tried[-1]), trials)
+        return bool(candidates) and self._place(exchange, request.next_attempt(), candidates, trials)
+
+    def _candidates_like(
+        self,
+        exchange: Exchange,
+        request: RoutingRequest,  # noqa: ARG002  # for pools that serve requests in several ways
+        worker: Worker,
+    ) -> tuple[Worker, ...]:
+        """Return who could serve a request in a worker's stead."""
+        candidates = self._pool.candidates(worker.role, exchange.model)
+        return self._who_knows(exchange, candidates) if exchange.head.path == RESPONSES else candidates
+
+    # --- inside ---
+
+    def _who_knows(self, exchange: Exchange, candidates: tuple[Worker, ...]) -> tuple[Worker, ...]:
+        """Return the only one who knows the conversation that goes on; the same candidates if it begins."""
+        maker = self.stored_responses.find_previous(exchange.body)
+        return (maker,) if maker is not None and maker in candidates else candidates
 
     def _place(
-        self, exchange: Exchange, request: RoutingRequest, candidates: tuple[Worker, ...], tried: tuple[Worker, ...]
+        self, exchange: Exchange, request: RoutingRequest, candidates: tuple[Worker, ...], trials: Trials | None
     ) -> bool:
         started = self.now()
         worker = self.policy.select_single(candidates, request)
@@ -90,17 +176,14 @@ class Dispatcher:
             return False
         if exchange.follower is not None:
             self._tell_placed(exchange, worker, request)
-        attempt = Attempt(self, exchange, request, self._ledger.reserve(worker, request), started=started, tried=tried)
+        lease = self._ledger.reserve(worker, request)
+        attempt = Attempt(self, exchange, request, lease, started=started, trials=trials)
+        if self.breakers.half_open:
+            self.breakers.placed(worker, attempt)
         if self._address is not None:
             self._address(exchange, worker)
         exchange.forward(self.origin(worker.base_url), attempt)
         return True
-
-    def worker_failed(self, worker: Worker, ending: Ending, exchange: Exchange) -> None:
-        """A worker did not answer as it should."""
-        _log.warning("%s: %s (%s)", worker.url, exchange.error, ending.name.lower())
-        if ending is Ending.CONNECT_FAILED:
-            self._on_connect_failed(worker)
 
     def _tell_placed(self, exchange: Exchange, worker: Worker, request: RoutingRequest) -> None:
         followers = following(exchange)
@@ -125,13 +208,24 @@ class Dispatcher:
         what = f" of model {model!r}" if model else ""
         if not workers:
             return f"No worker{what} is configured."
-        draining = sum(worker.is_draining for worker in workers)
-        others = f"{draining} draining, no other healthy" if draining else "none healthy"
+        counts = {
+            "draining": sum(worker.is_draining for worker in workers),
+            "with an open circuit": sum(worker.circuit is not Circuit.CLOSED for worker in workers),
+        }
+        known = "".join(f"{count} {state}, " for state, count in counts.items() if count)
+        others = f"{known}{'no other' if known else 'none'} healthy"
         return f"No worker{what} is available: {len(workers)} configured, {others}."
 
     def _refuse(self, exchange: Exchange, code: str, message: str) -> None:
         self.unrouted[code] = self.unrouted.get(code, 0) + 1
-        exchange.respond(503, error_body(503, code, message))
+        wait_s = self.breakers.retry_after_s(self._pool.workers)
+        headers = () if wait_s is None else (("Retry-After", str(math.ceil(wait_s))),)
+        exchange.respond(503, error_body(503, code, message), headers)
+
+
+def untried(candidates: tuple[Worker, ...], trials: Trials) -> tuple[Worker, ...]:
+    """Return the candidates that were not tried yet, all of them if all were."""
+    return tuple(worker for worker in candidates if worker not in trials.tried) or candidates
 
 
 def log_decision(worker: Worker | None, request: RoutingRequest) -> None:

@@ -9,29 +9,10 @@ from collections.abc import Callable
 from router_core.contract.worker import Worker
 from router_core.relay.exchange import Exchange
 from router_core.relay.local_answer import error_body
-from router_core.relay.parties import Destination, Ending
+from router_core.relay.parties import Destination, Ending, Listener
+from router_core.traffic.paths import INFERENCE_PATHS
 from router_core.traffic.stored_responses import PREFIX as STORED_RESPONSES
 from router_core.traffic.stored_responses import StoredResponses
-
-INFERENCE_PATHS = frozenset(
-    {
-        b"/v1/chat/completions",
-        b"/v1/completions",
-        b"/v1/responses",
-        b"/v1/messages",
-        b"/v1/embeddings",
-        b"/v1/classify",
-        b"/v1/score",
-        b"/score",
-        b"/v1/rerank",
-        b"/rerank",
-        b"/generate",
-        b"/v1/tokenize",
-        b"/v1/detokenize",
-        b"/v1/audio/transcriptions",
-    }
-)
-"""Paths whose POST requests are routed by the policy."""
 
 
 class Routes:
@@ -101,7 +82,7 @@ class Routes:
         exchange.forward(self._origin(worker.base_url), DirectListener(exchange, worker))
 
 
-class DirectListener:
+class DirectListener(Listener):
     """Follows a request that no policy placed: it is answered and otherwise leaves no trace."""
 
     __slots__ = ("_exchange", "_worker")

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from router_core.contract.worker import Worker
+from router_core.fleet.breaker import CircuitBreakers
 from router_core.fleet.ledger import Ledger
 from router_core.relay.exchange import Exchange
 from router_core.relay.upstream import Origin
+from router_core.traffic.retry import Retries
 from router_core.traffic.stored_responses import StoredResponses
 
 
@@ -21,9 +23,11 @@ class SharedTraffic:
         loop: Where timers run.
         now: Monotonic seconds.
         origin: From a worker's address to the way there.
-        on_connect_failed: Told of a worker that could not be connected to.
+        on_connect_failed: Told of a worker that could not be connected to, or was silent for too long.
         finish_draining: Lets a draining worker go if nothing runs on it any more; to be called after a completion.
         address: Makes a request one for a data-parallel rank; None without ranks.
+        breakers: Keep requests from workers that fail them.
+        retries: Grant further attempts at requests that failed.
         ledger: Who has which load. One for all pools: a worker that serves two models is in two of them.
         stored_responses: Which worker made which stored response.
     """
@@ -33,6 +37,8 @@ class SharedTraffic:
     origin: Callable[[str], Origin]
     on_connect_failed: Callable[[Worker], None]
     finish_draining: Callable[[Worker], None]
+    breakers: CircuitBreakers
+    retries: Retries
     address: Callable[[Exchange, Worker], None] | None = None
     ledger: Ledger = field(default_factory=Ledger)
     stored_responses: StoredResponses = field(default_factory=StoredResponses)

@@ -24,7 +24,7 @@ from router_core.plugin_host import discovery
 from router_core.plugin_host.discovery import installed_policies, load_policy
 from router_core.plugin_host.faults import FaultKind
 from router_core.relay.downstream import _CODES
-from router_core.traffic.attempt import ANSWER_TO_ENDING
+from router_core.traffic.endings import ANSWER_TO_ENDING
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"

@@ -15,7 +15,7 @@ from router_core.config import RouterConfig
 from router_core.contract.worker import WorkerRole
 from router_core.testing.simulated_engine import SimulatedEngine
 
-from .support import NO_MORE_CHECKS_S, CompletionWatch, Record, Router, _record, in_house, until
+from .support import NO_MORE_CHECKS_S, ONE_ATTEMPT, CompletionWatch, Record, Router, _record, in_house, until
 
 NEVER_S = 3600.0
 PREFILL, DECODE = WorkerRole.PREFILL, WorkerRole.DECODE
@@ -81,6 +81,7 @@ async def running_pair_router(
             },
             "observers": ["metrics", in_house(CompletionWatch)],
             "health": {"interval_s": NO_MORE_CHECKS_S},
+            "retries": ONE_ATTEMPT,
         }
         server = RouterServer(RouterConfig.model_validate(config | settings))
     finally:

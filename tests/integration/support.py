@@ -25,6 +25,8 @@ STATE_TIMEOUT_S = 20.0
 NO_MORE_CHECKS_S = 86400
 """A health interval no test lives to see the end of."""
 
+ONE_ATTEMPT = {"max_attempts": 1}
+
 CHAT = "/v1/chat/completions"
 
 
@@ -187,7 +189,8 @@ async def running_router(
         policy: As in the config.
         expect_healthy: How many workers to wait for; all of them when not given.
         client_tls: How the session speaks to the router, if that listens with TLS.
-        **settings: Further settings; workers are checked once only unless `health` says otherwise.
+        **settings: Further settings; workers are checked once only unless `health` says otherwise, and requests are
+            sent again only after a failed connection unless `retries` says otherwise.
     """
     urls = [worker if isinstance(worker, str) else worker.url for worker in workers]
     record = Record()
@@ -201,6 +204,7 @@ async def running_router(
             "wrappers": [in_house(SelectionWatch)],
             "observers": ["metrics", in_house(CompletionWatch)],
             "health": {"interval_s": NO_MORE_CHECKS_S},
+            "retries": ONE_ATTEMPT,
         }
         server = RouterServer(RouterConfig.model_validate(config | settings))
     finally:

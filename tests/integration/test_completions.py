@@ -128,13 +128,9 @@ async def test_connection_lost_before_the_head_is_502(simulated_engine):
         assert engine.accepted == 1  # it may have been computed: never sent twice
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_connection_lost_in_mid_answer_breaks_the_client_off(simulated_engine, stream):
-    async with (
-        simulated_engine(fault=Fault.CLOSE_MID_STREAM, close_after_tokens=3) as engine,
-        running_router([engine]) as router,
-    ):
-        async with router.post(body=chat(stream=stream)) as response:
+async def test_connection_lost_in_mid_answer_breaks_the_client_off(simulated_engine):
+    async with simulated_engine(fault=Fault.SHORT_BODY) as engine, running_router([engine]) as router:
+        async with router.post() as response:
             assert response.status == 200
             with pytest.raises(aiohttp.ClientError):
                 await response.read()
@@ -149,11 +145,11 @@ async def test_stream_cut_after_its_head_is_an_error_without_first_token(ending)
         ScriptedServer(worker_script([Read(), Send(HEAD), ending])) as worker,
         running_router([worker]) as router,
     ):
-        with pytest.raises(aiohttp.ClientError):
-            async with router.post(body=chat(stream=True)) as response:
-                await response.read()
+        async with router.post(body=chat(stream=True)) as response:
+            assert b'"code":"upstream_connection_lost"' in await response.read()
+            assert response.status in {200, 502}  # a reset may outrun the head
         (outcome,) = await router.settled(1)
-        assert (outcome.status, outcome.http_status) in {("error", 200), ("error", None)}  # a reset may outrun the head
+        assert (outcome.status, outcome.http_status) in {("error", 200), ("error", None)}
         assert outcome.ttft_s is None
 
 
@@ -208,13 +204,12 @@ async def test_an_engine_that_never_answers_is_504_and_sees_its_client_go(simula
         assert await router.ask() == "engine"  # it answers health checks, so it is still a candidate
 
 
-async def test_a_stream_without_end_is_broken_off_in_time(simulated_engine):
+async def test_a_stream_without_end_is_ended_in_time(simulated_engine):
     endless = chat(stream=True, max_tokens=100_000, ignore_eos=True)
     async with simulated_engine(token_interval_s=0.02) as engine, running_router([engine], limits=SOON) as router:
         async with router.post(body=endless) as response:
             assert response.status == 200
-            with pytest.raises(aiohttp.ClientError):
-                await response.read()
+            assert b'"code":"upstream_timeout"' in await response.read()
         (outcome,) = await router.settled(1)
         assert facts(outcome) == ("timeout", 200, "single", 1)
         assert outcome.ttft_s is not None

@@ -17,8 +17,9 @@ def chunk(data):
 
 
 def worker_script(actions, *, probes=2):
-    """Return a script that passes the first health check, tells no models, and then does `actions`."""
-    return lambda index: [Read(), answer(b'{"data":[]}')] if index < probes else actions
+    """Return a script that passes the first health check, serves the model of `chat`, and then does `actions`."""
+    models = b'{"data": [{"id": "simulated-model"}]}'
+    return lambda index: [Read(), answer(models)] if index < probes else actions
 
 
 async def test_each_event_arrives_before_the_next_is_sent():

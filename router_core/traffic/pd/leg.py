@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.fleet.ledger import Lease
 from router_core.relay.parties import Ending
-from router_core.traffic.attempt import OUTCOME_OF_ENDING, outcome_of_http
+from router_core.traffic.endings import OUTCOME_OF_ENDING, outcome_of_http
 from router_core.traffic.following import Following
 from router_core.traffic.usage import read_usage
 
@@ -28,6 +27,7 @@ class PairLeg:
     __slots__ = (
         "is_finished",
         "worker",
+        "_breakers",
         "_finish_draining",
         "_followers",
         "_lease",
@@ -46,7 +46,6 @@ class PairLeg:
         lease: Lease,
         leg: Leg,
         *,
-        now: Callable[[], float],
         followers: Following | None,
     ) -> None:
         self.worker: Worker = lease.worker
@@ -54,12 +53,15 @@ class PairLeg:
         self._policy = dispatcher.policy
         self._finish_draining = dispatcher.finish_draining
         self._followers = followers
-        self._now = now
+        self._now = dispatcher.now
+        self._breakers = dispatcher.breakers
         self._lease = lease
         self._leg = leg
         self._request = request
-        self._started = now()
+        self._started = dispatcher.now()
         self._ttft_s: float | None = None
+        if self._breakers.half_open:
+            self._breakers.placed(self.worker, self)
 
     def begun(self) -> None:
         """Its answer begins, and it is no error."""
@@ -68,19 +70,20 @@ class PairLeg:
             if self._policy.wants_first_token:
                 self._policy.first_token(self.worker, self._request)
 
-    def ended(self, ending: Ending, http_status: int | None, tail: bytes = b"") -> None:
+    def ended(self, ending: Ending, http_status: int | None, tail: bytes = b"", *, is_blamed: bool = True) -> None:
         """It ended by itself.
 
         Args:
             ending: How its sending ended.
             http_status: Of its answer, None without one.
             tail: The end of its answer, where usage figures stand.
+            is_blamed: Whether its circuit breaker hears of it.
         """
         if ending is Ending.COMPLETE and http_status is not None:
             status = OutcomeStatus.SUCCESS if http_status < 400 else outcome_of_http(http_status)
         else:
             status = OUTCOME_OF_ENDING[ending]
-        self._finish(status, http_status, tail if status is OutcomeStatus.SUCCESS else b"")
+        self._finish(status, http_status, tail if status is OutcomeStatus.SUCCESS else b"", is_blamed=is_blamed)
 
     def cancel(self) -> None:
         """It was ended for no fault of its own: its client left, or the other leg failed."""
@@ -90,7 +93,7 @@ class PairLeg:
         """It answered, but with nothing that is of use."""
         self._finish(OutcomeStatus.ERROR, http_status, b"")
 
-    def _finish(self, status: OutcomeStatus, http_status: int | None, tail: bytes) -> None:
+    def _finish(self, status: OutcomeStatus, http_status: int | None, tail: bytes, *, is_blamed: bool = True) -> None:
         if self.is_finished:
             return
         self.is_finished = True
@@ -111,5 +114,7 @@ class PairLeg:
         self._policy.request_complete(self.worker, request, outcome)
         if self._followers is not None:
             self._followers.attempt_ended(self.worker, request, outcome)
+        if status is not OutcomeStatus.SUCCESS or self._breakers.half_open:
+            self._breakers.ended(self.worker, self, status if is_blamed else OutcomeStatus.CANCELLED)
         if self.worker.is_draining:
             self._finish_draining(self.worker)

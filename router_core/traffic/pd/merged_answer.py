@@ -42,6 +42,7 @@ class MergedAnswer:
         self._on_end = on_end
         self._on_orphaned = on_orphaned
         self._is_detached = False
+        self._is_over = False
         self._call: SideCall
         self._prefill: bytes | None = None
         self._held = b""
@@ -53,6 +54,10 @@ class MergedAnswer:
         on_data = self._take if self._merge.is_stream else None
         self._call = SideCall(head, body, max_bytes=max_bytes, on_end=self._ended, on_data=on_data)
         return self._call
+
+    def end(self) -> None:
+        """Give the exchange nothing more: it may be on its way elsewhere."""
+        self._is_over = True
 
     def detach(self) -> None:
         """The client is gone: read on and throw away."""
@@ -99,6 +104,8 @@ class MergedAnswer:
         self._write(events)
 
     def _write(self, data: bytes) -> None:
+        if self._is_over:
+            return
         answer = self._call.answer
         chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
         if not self._has_head and answer is not None:
@@ -110,7 +117,8 @@ class MergedAnswer:
         rest, self._held = self._held, b""
         if rest or not self._has_head:
             self._write(rest)
-        self._exchange.feed(b"0\r\n\r\n")
+        if not self._is_over:
+            self._exchange.feed(b"0\r\n\r\n")
 
     # --- the end ---
 

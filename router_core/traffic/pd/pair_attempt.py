@@ -1,16 +1,17 @@
 """One attempt at serving a request with a pair of workers: both legs, from the reservation to their completions.
 
-To the client's exchange it is the destination, the source and the listener in one, so that nothing about the client
-can cut a worker's connection past it. What ends an attempt, in five cases:
+What ends an attempt, in six cases:
 
 1. Decode's answer is whole. The prefill leg, if it still runs, ends by itself; after an error it is cancelled.
 2. The prefill leg fails before decode has begun to answer: decode is cancelled. A 4xx goes to the client as it is.
 3. Decode fails: the prefill leg is cancelled.
-4. The client leaves: both legs go on until the KV cache has changed hands or `linger_s` is over. A KV cache that
+4. One of the workers is found dead before anything was answered: its leg failed, the other is cancelled.
+5. The client leaves: both legs go on until the KV cache has changed hands or `linger_s` is over. A KV cache that
    nobody fetches would occupy the prefill worker until it gives up.
-5. The time for the whole request is over: both are cut.
+6. The time is over, for the whole request or for a worker to say something: both are cut.
 
-A worker that cannot be connected to costs another attempt, with another pair, as long as there is one.
+As long as nothing of an answer has gone to the client, a failure may be followed by another attempt with another pair,
+by the rules of `traffic.retry`. The legs are then worded anew: a transfer is never used twice.
 """
 
 from __future__ import annotations
@@ -26,30 +27,29 @@ from router_core.fleet.ledger import Lease
 from router_core.relay.call import Pieces
 from router_core.relay.exchange import Exchange
 from router_core.relay.head import AnswerHead, RequestHead
-from router_core.relay.head_memory import HeadMemory
-from router_core.relay.local_answer import error_body, local_answer
+from router_core.relay.local_answer import error_body
 from router_core.relay.parties import Ending
-from router_core.relay.side_call import PassedCall, SideCall
-from router_core.traffic.attempt import ANSWER_TO_ENDING
+from router_core.relay.side_call import SideCall
 from router_core.traffic.body_prompt import BodyPrompt
+from router_core.traffic.dead_workers import PlacedListener
+from router_core.traffic.endings import last_words
 from router_core.traffic.following import following
 from router_core.traffic.pd.leg import PairLeg
-from router_core.traffic.pd.merged_answer import MergedAnswer
+from router_core.traffic.pd.pair_calls import PairCalls
 from router_core.traffic.pd.protocol import Conversation, Merge
+from router_core.traffic.retry import Failure, Trials, failure_of_ending, failure_of_status, retry_after_s
 
 if TYPE_CHECKING:
     from router_core.traffic.pd.pair_dispatcher import PairDispatcher
 
 _log = logging.getLogger(__name__)
 
-_MAX_ANSWER_BYTES = 268_435_456
-_MAX_FACT_BYTES = 1_048_576
 _TAIL_BYTES = 8192
-_GET = RequestHead(b"GET / HTTP/1.1\r\nHost: worker\r\nAccept: application/json\r\n\r\n")
+_SILENT = frozenset({Ending.TIMEOUT, Ending.STALLED})
 
 
-class PairAttempt:
-    """Runs both legs; what a protocol knows as its `Legs`.
+class PairAttempt(PlacedListener):
+    """Runs both legs; what a protocol knows as its `Legs`, and the client's exchange as its listener.
 
     Attributes:
         is_abandoned: Whether the client is gone.
@@ -62,71 +62,58 @@ class PairAttempt:
         request: RoutingRequest,
         leases: tuple[Lease, Lease],
         *,
-        tried: tuple[Worker, ...],
+        trials: Trials | None,
     ) -> None:
         self.is_abandoned = False
         self._dispatcher = dispatcher
         self._exchange = exchange
         self._request = request
-        self._tried = tried
+        self._trials = trials  # None on the first attempt
+        self._delay_s: float | None = None  # until the next attempt, once that is granted
+        self._started = dispatcher.now()
         self._prompt = BodyPrompt(exchange.head, exchange.body)
-        now, followers = dispatcher.now, following(exchange)
-        self._prefill = PairLeg(dispatcher, request, leases[0], Leg.PREFILL, now=now, followers=followers)
-        self._decode = PairLeg(dispatcher, request, leases[1], Leg.DECODE, now=now, followers=followers)
-        self._prefill_call: SideCall | None = None
-        self._decode_call: SideCall | PassedCall | None = None
-        self._fact_call: SideCall | None = None
-        self._merged: MergedAnswer | None = None
+        followers = following(exchange)
+        self._prefill = PairLeg(dispatcher, request, leases[0], Leg.PREFILL, followers=followers)
+        self._decode = PairLeg(dispatcher, request, leases[1], Leg.DECODE, followers=followers)
+        self._calls = PairCalls(self, exchange, dispatcher.origin, (self.prefill, self.decode))
+        self._down: PairLeg | None = None  # whose worker was found dead
         self._timer: asyncio.TimerHandle | None = None
-        self._is_paused = False
         self._has_decode_begun = False
-        self._own_heads: HeadMemory[AnswerHead] = HeadMemory()
         self._awaits_id = False
         self._conversation: Conversation = _OVER
 
-    # --- Destination and Source, for the client's exchange ---
+    def start(self) -> None:
+        """Send the request on its way."""
+        self._exchange.forward(self._calls, self)
 
-    @property
-    def answer_heads(self) -> HeadMemory[AnswerHead]:
-        """The head the decode worker answered with last, where its answers pass through."""
-        if isinstance(self._decode_call, PassedCall):
-            return self._dispatcher.origin(self.decode.base_url).answer_heads
-        return self._own_heads
-
-    def send(self, exchange: Exchange, *, fresh: bool = False) -> PairAttempt:
-        """Begin."""
-        del fresh  # a dead connection is noticed, and replaced, below
-        exchange.sent(self, is_reused=False)
+    def begin(self) -> None:
+        """The exchange is ready for the first call."""
         try:
             self._conversation = self._dispatcher.protocol.converse(self)
             self._conversation.begin()
         except Exception:  # noqa: BLE001  # plugin code: isolated, logged by name
             self._protocol_failed()
-        return self
-
-    def abort(self) -> None:
-        """The exchange hears no more; `on_end` follows and says why."""
-        if isinstance(self._decode_call, PassedCall):
-            self._decode_call.detach()
-
-    def release(self, *, reusable: bool) -> None:
-        """Decode's answer is whole."""
-        if isinstance(self._decode_call, PassedCall):
-            self._decode_call.release(reusable=reusable)
-
-    def pause_reading(self) -> None:
-        """Hold decode back: the client reads too slowly."""
-        self._is_paused = True
-        if self._decode_call is not None:
-            self._decode_call.pause()
-
-    def resume_reading(self) -> None:
-        """Let decode go on."""
-        self._is_paused = False
-        if self._decode_call is not None:
-            self._decode_call.resume()
 
     # --- Listener, for the client's exchange ---
+
+    def declines(self, answer: AnswerHead) -> bool:
+        """Keep decode's error from the client if the request may be sent again."""
+        if self._decode.is_finished or answer.status not in self._dispatcher.retries.rules.statuses:
+            return False
+        return self._may_retry(self.decode, failure_of_status(answer.status), retry_after_s(answer))
+
+    def last_words(self, ending: Ending) -> bytes:
+        """End a stream that broke off with an error in its own form."""
+        return last_words(self._exchange.head.path, ending)
+
+    def worker_down(self, worker: Worker, reason: str) -> None:
+        """A worker was found dead: if it is needed here and there is no answer yet, go elsewhere, if it may."""
+        leg = next((leg for leg in (self._prefill, self._decode) if leg.worker is worker and not leg.is_finished), None)
+        if leg is None or self._exchange.status is not None or self.is_abandoned or self._delay_s is not None:
+            return
+        if self._may_retry(worker, Failure.LOST):
+            self._down = leg
+            self._exchange.give_up(f"the worker was found dead: {reason}")
 
     def on_first_byte(self, data: bytes) -> None:
         """The client's answer begins."""
@@ -154,18 +141,21 @@ class PairAttempt:
                 self._conversation.failed()
                 self._cancel_prefill()
             self._let_go_if_over()
+            self._no_more_attempts()
             return
-        is_sent = self._decode_call is not None
-        if is_sent:
-            self._dispatcher.leg_failed(self.decode, ending, exchange.error)
-            self._decode.ended(ending, exchange.status)
-        elif ending is Ending.TIMEOUT and not self._prefill.is_finished:
-            self._dispatcher.leg_failed(self.prefill, ending, exchange.error)
-            self._prefill.ended(ending, None)
+        if ending is Ending.DECLINED and exchange.declined is not None:
+            status = exchange.declined.head.status
+            self._dispatcher.worker_failed(self.decode, ending, f"answered {status}, not passed on")
+            self._decode.ended(Ending.COMPLETE, status)
+            failed = self.decode
+        else:
+            failed = self._blame(ending)
+        self._conversation.failed()
         self._drop()
         if exchange.status is None:
-            status, code, message = ANSWER_TO_ENDING[ending]
-            exchange.respond(status, error_body(status, code, message))
+            self._retry_or_answer(failed, ending)
+        else:
+            self._no_more_attempts()
 
     # --- Legs, for the protocol ---
 
@@ -196,33 +186,11 @@ class PairAttempt:
 
     def send_prefill(self, body: bytes | Pieces, head: RequestHead | None = None) -> None:
         """Send the prefill leg."""
-        call = self._prefill_call = SideCall(
-            _uncompressed(self.head if head is None else head),
-            body,
-            max_bytes=_MAX_ANSWER_BYTES,
-            on_end=self._prefill_ended,
-        )
-        call.begin(self._dispatcher.origin(self.prefill.base_url))
+        self._calls.send_prefill(self.head if head is None else head, body)
 
     def send_decode(self, body: bytes | Pieces, head: RequestHead | None = None, *, merge: Merge | None = None) -> None:
         """Send the decode leg."""
-        head = self.head if head is None else head
-        call: SideCall | PassedCall
-        # 1. Nobody waits for the answer.  2. It is changed on its way.  3. It passes through as it is.
-        if self.is_abandoned:
-            call = SideCall(head, body, max_bytes=0, on_end=self._orphan_ended, on_data=lambda *_: self._orphan_begun())
-        elif merge is not None:
-            merged = MergedAnswer(merge, self._exchange, on_end=self._merged_ended, on_orphaned=self._orphan_begun)
-            self._merged = merged
-            if self._prefill.is_finished and self._prefill_call is not None:
-                merged.prefilled(self._prefill_call.content)
-            call = merged.call(_uncompressed(head), body, max_bytes=_MAX_ANSWER_BYTES)
-        else:
-            call = PassedCall(head, body, self._exchange, on_loss=self._decode_lost, on_orphaned=self._orphan_begun)
-        self._decode_call = call
-        if self._is_paused:
-            call.pause()
-        call.begin(self._dispatcher.origin(self.decode.base_url))
+        self._calls.send_decode(self.head if head is None else head, body, merge)
 
     def skip_prefill(self) -> None:
         """Let the decode worker do all of it."""
@@ -235,26 +203,20 @@ class PairAttempt:
 
     def fail_prefill(self, message: str) -> None:
         """The prefill worker's answer was of no use."""
-        call = self._prefill_call
-        self._dispatcher.leg_failed(self.prefill, Ending.BAD_ANSWER, message)
+        call = self._calls.prefill
+        self._dispatcher.worker_failed(self.prefill, Ending.BAD_ANSWER, message)
         self._prefill.blame(None if call is None else call.status)
         self._drop()
         self._answer(502, "prefill_failed", "The prefill worker's answer was of no use.")
 
     def ask(self, base_url: str, path: bytes, on_answer: Callable[[bytes | None], None]) -> None:
         """Ask an address of the prefill worker's for a fact."""
-
-        def ended(call: SideCall, ending: Ending) -> None:
-            is_success = ending is Ending.COMPLETE and call.status is not None and call.status < 300
-            on_answer(call.content if is_success else None)
-
-        head = _GET.to(path)
-        call = self._fact_call = SideCall(head, b"", max_bytes=_MAX_FACT_BYTES, on_end=ended)
-        call.begin(self._dispatcher.origin(base_url))
+        self._calls.ask(base_url, path, on_answer)
 
     # --- the prefill leg ---
 
-    def _prefill_ended(self, call: SideCall, ending: Ending) -> None:
+    def prefill_ended(self, call: SideCall, ending: Ending) -> None:
+        """The prefill leg's answer is whole, or there will be none."""
         status = call.status
         if ending is not Ending.COMPLETE or status is None or status >= 400:
             self._prefill_failed(call, ending)
@@ -269,14 +231,14 @@ class PairAttempt:
         self._prefill.ended(ending, status, call.content[-_TAIL_BYTES:])
         if self.is_abandoned:
             self._settle()
-        elif self._merged is not None:
-            self._merged.prefilled(call.content)
+        else:
+            self._calls.prefilled(call.content)
         self._let_go_if_over()
 
     def _prefill_failed(self, call: SideCall, ending: Ending) -> None:
         self._conversation.failed()
         status = call.status if ending is Ending.COMPLETE else None
-        self._dispatcher.leg_failed(self.prefill, ending, call.error or f"the prefill leg was answered {status}")
+        self._dispatcher.worker_failed(self.prefill, ending, call.error or f"the prefill leg was answered {status}")
         self._prefill.ended(ending, status)
         if self.is_abandoned:
             self._drop()
@@ -284,9 +246,14 @@ class PairAttempt:
         if self._has_decode_begun or self._decode.is_finished:
             return  # Decode has what it needs, or the client its answer.
         self._drop()
-        if ending is Ending.CONNECT_FAILED and self._try_elsewhere(self.prefill):
-            return
-        if status is not None and status < 500 and call.answer is not None:
+        if status is None or call.answer is None:
+            failure, wish_s = failure_of_ending(ending), 0.0
+        else:
+            is_retried = status in self._dispatcher.retries.rules.statuses
+            failure, wish_s = failure_of_status(status) if is_retried else None, retry_after_s(call.answer)
+        if failure is not None and self._may_retry(self.prefill, failure, wish_s):
+            self._retry(ending)
+        elif status is not None and status < 500 and call.answer is not None:
             self._replay(call.answer, call.content)
         elif ending is Ending.COMPLETE:
             self._answer(502, "prefill_failed", f"The prefill worker answered {status}.")
@@ -300,35 +267,59 @@ class PairAttempt:
 
     # --- the decode leg ---
 
-    def _decode_lost(self, ending: Ending, error: str) -> None:
+    def decode_lost(self, ending: Ending, error: str) -> None:
         """There is no answer, and none has begun."""
         if self.is_abandoned:
-            self._orphan_ended()
+            self.orphan_ended()
             return
-        self._dispatcher.leg_failed(self.decode, ending, error)
+        self._dispatcher.worker_failed(self.decode, ending, error)
         self._conversation.failed()
         self._decode.ended(ending, None)
         self._drop()
-        if ending is Ending.CONNECT_FAILED and self._try_elsewhere(self.decode):
-            return
-        self._answer(*ANSWER_TO_ENDING[ending])
+        self._retry_or_answer(self.decode, ending)
 
-    def _merged_ended(self, call: SideCall, ending: Ending) -> None:
-        """Decode's answer, which was to be merged, broke off, or is over with nobody there; else the exchange tells."""
+    def merged_broke_off(self, call: SideCall, ending: Ending) -> None:
+        """Decode's answer, which was to be merged, broke off, or is over with nobody there."""
         if self._exchange.status is None or self.is_abandoned:
-            self._decode_lost(ending, call.error)
+            self.decode_lost(ending, call.error)
             return
-        self._dispatcher.leg_failed(self.decode, ending, call.error)
+        self._dispatcher.worker_failed(self.decode, ending, call.error)
         self._decode.ended(ending, call.status)
         self._drop()
+        self._no_more_attempts()
         self._exchange.source_closed(call.error)
+
+    # --- who is to blame ---
+
+    def _blame(self, ending: Ending) -> Worker:
+        """The exchange ended early: count that against the leg whose doing it was; return its worker."""
+        error, is_begun = self._exchange.error, self._exchange.status is not None
+        is_decode_sent, is_prefill_over = self._calls.decode is not None, self._prefill.is_finished
+        if self._down is not None:
+            leg = self._down
+        elif is_decode_sent and (is_begun or is_prefill_over or ending not in _SILENT):
+            leg = self._decode
+        elif not is_decode_sent or not self._dispatcher.protocol.prefill_waits_for_fetch:
+            leg = self._prefill
+        else:
+            # Each leg waits for the other, and either may be the one that hangs: both are looked at, neither is blamed.
+            for leg in (self._prefill, self._decode):
+                self._dispatcher.worker_failed(leg.worker, ending, f"{error}, or the other leg's")
+                leg.ended(ending, None, is_blamed=False)
+            trials = self._known_trials()
+            trials.tried = (*trials.tried, self.prefill)
+            return self.decode
+        if not leg.is_finished:
+            self._dispatcher.worker_failed(leg.worker, ending, error)
+            leg.ended(ending, self._exchange.status if leg is self._decode else None)
+        return leg.worker
 
     # --- a client that left ---
 
     def _abandon(self) -> None:
         self.is_abandoned = True
-        if self._merged is not None:
-            self._merged.detach()
+        self._no_more_attempts()
+        self._calls.detach()
         self._settle()
         if not (self._prefill.is_finished and self._decode.is_finished):
             self._timer = self._dispatcher.linger(self)
@@ -339,19 +330,22 @@ class PairAttempt:
 
     def _settle(self) -> None:
         """End an abandoned attempt as soon as the KV cache has changed hands, or never will."""
-        is_sent = self._prefill_call is not None or self._decode_call is not None
+        calls = self._calls
+        is_sent = calls.prefill is not None or calls.decode is not None
         if is_sent and not self._prefill.is_finished:
             return
         is_fetched = self._has_decode_begun or self._dispatcher.protocol.prefill_waits_for_fetch
-        has_one_leg = self._prefill_call is None or self._decode_call is None
+        has_one_leg = calls.prefill is None or calls.decode is None
         if has_one_leg or is_fetched or self._decode.is_finished:
             self._drop()
 
-    def _orphan_begun(self) -> None:
+    def orphan_begun(self) -> None:
+        """Decode's answer begins, and nobody is there to take it."""
         self._has_decode_begun = True
         self._settle()
 
-    def _orphan_ended(self, *_: object) -> None:
+    def orphan_ended(self) -> None:
+        """Decode's answer that nobody took is over."""
         self._decode.cancel()
         if self._prefill.is_finished or self._dispatcher.protocol.prefill_waits_for_fetch:
             self._drop()  # Nobody is left to fetch anything.
@@ -360,15 +354,12 @@ class PairAttempt:
 
     def _cancel_prefill(self) -> None:
         if not self._prefill.is_finished:
-            if self._prefill_call is not None:
-                self._prefill_call.abort()
+            self._calls.cut_prefill()
             self._prefill.cancel()
 
     def _drop(self) -> None:
         """Cut whatever still runs; a leg that has no completion yet was cancelled."""
-        for call in (self._prefill_call, self._decode_call, self._fact_call):
-            if call is not None:
-                call.abort()
+        self._calls.cut()
         self._prefill.cancel()
         self._decode.cancel()
         if self._timer is not None:
@@ -378,29 +369,52 @@ class PairAttempt:
         self._let_go_if_over()
 
     def _let_go_if_over(self) -> None:
-        """Hold nothing that holds this: what a request leaves behind needs no garbage collector."""
         if self._prefill.is_finished and self._decode.is_finished:
-            self._prefill_call = self._decode_call = self._fact_call = self._merged = None
+            self._calls.let_go()
             self._conversation = _OVER
 
-    def _try_elsewhere(self, worker: Worker) -> bool:
-        return self._dispatcher.try_another_pair(self._exchange, self._request, (*self._tried, worker))
+    # --- another attempt, or an answer ---
+
+    def _may_retry(self, worker: Worker, failure: Failure, wish_s: float = 0.0) -> bool:
+        if self._delay_s is None:
+            trials = self._known_trials()
+            self._delay_s = self._dispatcher.grant(self._exchange, self._request, trials, worker, failure, wish_s)
+        return self._delay_s is not None
+
+    def _known_trials(self) -> Trials:
+        if self._trials is None:
+            self._trials = Trials(self._dispatcher.retries.now() - (self._dispatcher.now() - self._started))
+        return self._trials
+
+    def _retry_or_answer(self, worker: Worker, ending: Ending) -> None:
+        failure = failure_of_ending(ending)
+        if self._delay_s is not None or (failure is not None and self._may_retry(worker, failure)):
+            self._retry(ending)
+        else:
+            self._dispatcher.give_up(self._exchange, ending, self._trials)
+
+    def _retry(self, ending: Ending) -> None:
+        if self._trials is not None and self._delay_s is not None:
+            self._dispatcher.retry(self._exchange, self._request, self._trials, ending, self._delay_s)
+
+    def _no_more_attempts(self) -> None:
+        if self._trials is not None:
+            self._dispatcher.retries.over(self._trials)
 
     def _answer(self, status: int, code: str, message: str) -> None:
-        body = error_body(status, code, message)
-        if not self.is_abandoned:
-            self._feed(local_answer(status, body, keep_alive=True))
-
-    def _replay(self, answer: AnswerHead, content: bytes) -> None:
-        self._feed(answer.outgoing(b"Content-Length: %d\r\n" % len(content)) + content)
-
-    def _feed(self, message: bytes) -> None:
         """Answer in decode's stead; an answer that has begun is broken off."""
-        self._decode_call = None
+        self._no_more_attempts()
+        if self.is_abandoned:
+            return
         if self._exchange.status is None:
-            self._exchange.feed(message)
+            self._exchange.respond(status, error_body(status, code, message))
         else:
             self._exchange.source_closed("the other leg failed")
+
+    def _replay(self, answer: AnswerHead, content: bytes) -> None:
+        """Pass the prefill worker's answer on."""
+        self._no_more_attempts()
+        self._exchange.feed(answer.outgoing(b"Content-Length: %d\r\n" % len(content)) + content)
 
 
 class _Over:
@@ -417,8 +431,3 @@ class _Over:
 
 
 _OVER = _Over()
-
-
-def _uncompressed(head: RequestHead) -> RequestHead:
-    """Return the head for an answer that is read here."""
-    return head.changed({b"accept-encoding": None}) if b"accept-encoding" in head.fields else head

@@ -11,11 +11,11 @@ from router_core.fleet.pool import WorkerPool
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.relay.exchange import Exchange
-from router_core.relay.parties import Ending
 from router_core.traffic.body_prompt import BodyPrompt
-from router_core.traffic.dispatcher import RESPONSES, Dispatcher, log_decision
+from router_core.traffic.dispatcher import RESPONSES, Dispatcher, log_decision, untried
 from router_core.traffic.pd.pair_attempt import PairAttempt
 from router_core.traffic.pd.protocol import PairProtocol
+from router_core.traffic.retry import Trials
 from router_core.traffic.shared import SharedTraffic
 
 _log = logging.getLogger(__name__)
@@ -56,38 +56,30 @@ class PairDispatcher(Dispatcher):
             return
         request = self._routing_request(exchange, prompt)
         if exchange.head.path == RESPONSES:
-            maker = self.stored_responses.find_previous(exchange.body)
-            if maker in decodes:
-                decodes = (maker,)  # Nobody else knows the conversation that goes on.
+            decodes = self._who_knows(exchange, decodes)
         if not is_generation:
-            is_placed = self._place(exchange, request, prefills, ())
+            is_placed = self._place(exchange, request, prefills, None)
         elif self.protocol.decodes_alone(request):
             request.leg = Leg.DECODE
-            is_placed = self._place(exchange, request, decodes, ())
+            is_placed = self._place(exchange, request, decodes, None)
         else:
-            is_placed = self._place_pair(exchange, request, prefills, decodes, ())
+            is_placed = self._place_pair(exchange, request, prefills, decodes, None)
         if not is_placed:
             self._refuse(exchange, "no_suitable_worker", "The policy found none of the workers suitable.")
 
-    def try_elsewhere(self, exchange: Exchange, request: RoutingRequest, tried: tuple[Worker, ...]) -> bool:
-        """Pick again, for a request that one worker serves alone. False if none is left."""
-        role = WorkerRole.DECODE if request.leg is Leg.DECODE else WorkerRole.PREFILL
-        candidates = self._untried(exchange, role, tried)
-        return bool(candidates) and self._place(exchange, request.next_attempt(), candidates, tried)
-
-    def try_another_pair(self, exchange: Exchange, request: RoutingRequest, tried: tuple[Worker, ...]) -> bool:
-        """Pick a pair again, without the workers that could not be connected to. False if none is left."""
-        prefills = self._untried(exchange, WorkerRole.PREFILL, tried)
-        decodes = self._untried(exchange, WorkerRole.DECODE, tried)
+    def _place_again(self, exchange: Exchange, request: RoutingRequest, trials: Trials) -> bool:
+        """Pick again: a pair, or one worker for a request that one serves alone."""
+        is_alone = exchange.head.path not in GENERATION_PATHS or self.protocol.decodes_alone(request)
+        if is_alone:
+            return super()._place_again(exchange, request, trials)
+        prefills = untried(self._pool.candidates(WorkerRole.PREFILL, exchange.model), trials)
+        decodes = self._pool.candidates(WorkerRole.DECODE, exchange.model)
+        if exchange.head.path == RESPONSES:
+            decodes = self._who_knows(exchange, decodes)
+        decodes = untried(decodes, trials)
         if not prefills or not decodes:
             return False
-        return self._place_pair(exchange, request.next_attempt(), prefills, decodes, tried)
-
-    def leg_failed(self, worker: Worker, ending: Ending, error: str) -> None:
-        """A worker did not answer its leg as it should."""
-        _log.warning("%s: %s (%s)", worker.url, error, ending.name.lower())
-        if ending is Ending.CONNECT_FAILED:
-            self._on_connect_failed(worker)
+        return self._place_pair(exchange, request.next_attempt(), prefills, decodes, trials)
 
     def linger(self, attempt: PairAttempt) -> asyncio.TimerHandle:
         """Let the legs of a client that left go on for a while."""
@@ -109,7 +101,7 @@ class PairDispatcher(Dispatcher):
         request: RoutingRequest,
         prefills: tuple[Worker, ...],
         decodes: tuple[Worker, ...],
-        tried: tuple[Worker, ...],
+        trials: Trials | None,
     ) -> bool:
         pair = self.policy.select_pair(prefills, decodes, request)
         if _log.isEnabledFor(logging.DEBUG):
@@ -124,13 +116,8 @@ class PairDispatcher(Dispatcher):
             self._ledger.reserve(pair[0], request, Leg.PREFILL),
             self._ledger.reserve(pair[1], request, Leg.DECODE),
         )
-        attempt = PairAttempt(self, exchange, request, leases, tried=tried)
-        exchange.forward(attempt, attempt)
+        PairAttempt(self, exchange, request, leases, trials=trials).start()
         return True
-
-    def _untried(self, exchange: Exchange, role: WorkerRole, tried: tuple[Worker, ...]) -> tuple[Worker, ...]:
-        able = self._pool.candidates(role, exchange.model)
-        return tuple(worker for worker in able if worker not in tried)
 
     def _nobody_of(self, prefills: tuple[Worker, ...]) -> str:
         missing = WorkerRole.DECODE if prefills else WorkerRole.PREFILL

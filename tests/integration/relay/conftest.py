@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from router_core.relay.exchange import Exchange
-from router_core.relay.parties import Destination, Ending
+from router_core.relay.parties import Destination, Ending, Listener
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
 
@@ -143,7 +143,7 @@ class Client:
         self.writer.transport.abort()
 
 
-class Follower:
+class Follower(Listener):
     """Listens to one forwarded request and answers for a worker that cannot."""
 
     def __init__(self, exchange: Exchange) -> None:

@@ -230,6 +230,7 @@ async def test_verbose_health_tells_of_workers_and_of_the_policys_faults() -> No
                             "role": "regular",
                             "is_healthy": True,
                             "is_draining": False,
+                            "circuit": "closed",
                             "load": 2,
                             "models": ["m1", "m2"],
                             "adapters": {},

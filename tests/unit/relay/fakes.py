@@ -8,7 +8,7 @@ from router_core.relay.downstream import Downstream
 from router_core.relay.exchange import Exchange
 from router_core.relay.head import AnswerHead, RequestHead
 from router_core.relay.head_memory import HeadMemory
-from router_core.relay.parties import Ending
+from router_core.relay.parties import Ending, Listener
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
 
@@ -152,6 +152,8 @@ class FakeSource:
 class FakeDestination:
     """A worker: `sources` are the connections on which requests were sent."""
 
+    silence = None
+
     def __init__(self, *, reuses: bool = False) -> None:
         self.sources: list[FakeSource] = []
         self.answer_heads: HeadMemory[AnswerHead] = HeadMemory()
@@ -164,7 +166,7 @@ class FakeDestination:
         return source
 
 
-class Recorder:
+class Recorder(Listener):
     """A listener that remembers what it was told."""
 
     def __init__(self) -> None:
@@ -184,6 +186,7 @@ class FakeReceiver:
     def __init__(self) -> None:
         self.written = b""
         self.may_stay_open = True
+        self.deadline = float("inf")
         self.keep_alive: bool | None = None
         self.broken_off: str | None = None
 

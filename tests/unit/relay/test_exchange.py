@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_core.relay.exchange import MAX_ANSWER_HEAD_BYTES
+from router_core.relay.answer_heads import MAX_ANSWER_HEAD_BYTES
 from router_core.relay.parties import Ending
 
 from .fakes import Recorder, Relayed, split_at

@@ -1,0 +1,50 @@
+"""What the end of an attempt means: to the worker's record, and to a client that has no answer or half of one."""
+
+from __future__ import annotations
+
+from router_core.contract.request import OutcomeStatus
+from router_core.relay.parties import Ending
+from router_core.traffic.stream_error import stream_error
+
+_BACKPRESSURE = frozenset({429, 503})
+OUTCOME_OF_ENDING = {
+    Ending.CONNECT_FAILED: OutcomeStatus.ERROR,
+    Ending.CONNECTION_LOST: OutcomeStatus.ERROR,
+    Ending.BAD_ANSWER: OutcomeStatus.ERROR,
+    Ending.WORKER_DOWN: OutcomeStatus.ERROR,
+    Ending.DECLINED: OutcomeStatus.ERROR,
+    Ending.TIMEOUT: OutcomeStatus.TIMEOUT,
+    Ending.STALLED: OutcomeStatus.TIMEOUT,
+    Ending.CLIENT_GONE: OutcomeStatus.CANCELLED,
+}
+# Details, such as a worker's address, are for the log.
+ANSWER_TO_ENDING = {
+    Ending.CONNECT_FAILED: (502, "upstream_connection_failed", "No worker could be reached."),
+    Ending.CONNECTION_LOST: (502, "upstream_connection_lost", "The worker's connection was lost before it answered."),
+    Ending.BAD_ANSWER: (502, "upstream_bad_answer", "The worker's answer was not valid HTTP."),
+    Ending.WORKER_DOWN: (502, "upstream_connection_lost", "The worker died before it answered."),
+    Ending.DECLINED: (502, "upstream_error", "The worker answered with an error that was too long to be passed on."),
+    Ending.TIMEOUT: (504, "upstream_timeout", "The worker did not answer in time."),
+    Ending.STALLED: (504, "upstream_timeout", "The worker did not answer in time."),
+}
+_MESSAGE_IN_MID_STREAM = {
+    Ending.CONNECTION_LOST: "The worker's connection was lost in the middle of its answer.",
+    Ending.TIMEOUT: "The worker did not finish its answer in time.",
+    Ending.STALLED: "The worker stopped in the middle of its answer.",
+}
+
+
+def outcome_of_http(http_status: int) -> OutcomeStatus:
+    """Return what an answer that is an error says of its worker."""
+    if http_status in _BACKPRESSURE:
+        return OutcomeStatus.BACKPRESSURE
+    return OutcomeStatus.CLIENT_ERROR if http_status < 500 else OutcomeStatus.ERROR
+
+
+def last_words(path: bytes, ending: Ending) -> bytes:
+    """Return the events that end a stream which broke off; empty if it had better be broken off for the client, too."""
+    message = _MESSAGE_IN_MID_STREAM.get(ending)
+    if message is None:
+        return b""
+    status, code, _ = ANSWER_TO_ENDING[ending]
+    return stream_error(path, status, code, message)

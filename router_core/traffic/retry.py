@@ -1,0 +1,264 @@
+"""Whether a failed attempt is followed by another, and when.
+
+While nothing of an answer has gone to the client, a request may be sent again. In which cases, and after which pause:
+
+1. No connection could be made: nothing was sent, so a worker not tried yet is asked at once, however often.
+2. The connection was lost, the worker was silent for too long, was found dead, or answered 429 or 503 (it is full):
+   another attempt, at once if a worker is left that was not tried, else after a pause.
+3. It answered another of `statuses`: another attempt after a pause.
+
+Cases 2 and 3, and 1 once all were tried, are bounded: by `max_attempts`, by the deadline, and by a budget: of all
+requests in flight only a share may be on a second or later attempt, so that an outage is not multiplied.
+
+The pause grows from attempt to attempt and is spread by chance. If all workers were tried, a worker's `Retry-After` is
+waited for as well; one that lies behind the deadline means no other attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from random import Random
+from typing import Protocol
+
+from router_core.contract.worker import Worker
+from router_core.relay.exchange import Exchange
+from router_core.relay.head import AnswerHead
+from router_core.relay.head_memory import HeadMemory
+from router_core.relay.parties import Ending, Listener
+
+_BACKPRESSURE = frozenset({429, 503})
+_MAX_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """How often and when; see the module's docstring.
+
+    Attributes:
+        max_attempts: Attempts at a request in all, those that could not connect not counted; 1 for no other.
+        initial_backoff_s: The first pause.
+        max_backoff_s: The longest pause.
+        multiplier: What each pause is longer than the one before.
+        jitter: By which share of it, 0 to 1, a pause is longer or shorter at random.
+        statuses: Answers after which another attempt is made.
+        budget_share: Share of the requests in flight that may be on a later attempt.
+        budget_floor: How many may be, whatever the share.
+        deadline_s: How long after a request's arrival another attempt may begin; None for as long as it lasts.
+    """
+
+    max_attempts: int = 3
+    initial_backoff_s: float = 0.05
+    max_backoff_s: float = 30.0
+    multiplier: float = 1.5
+    jitter: float = 0.2
+    statuses: frozenset[int] = frozenset({408, 429, 500, 502, 503, 504})
+    budget_share: float = 0.2
+    budget_floor: int = 10
+    deadline_s: float | None = None
+
+
+class Failure(Enum):
+    """Why an attempt failed, as far as it matters to the next."""
+
+    NOT_CONNECTED = auto()
+    LOST = auto()
+    FULL = auto()
+    STATUS = auto()
+
+
+_FAILURES = {
+    Ending.CONNECT_FAILED: Failure.NOT_CONNECTED,
+    Ending.CONNECTION_LOST: Failure.LOST,
+    Ending.STALLED: Failure.LOST,
+    Ending.WORKER_DOWN: Failure.LOST,
+}
+"""The endings without an answer after which another attempt may be made. A broken answer would come again."""
+
+
+def failure_of_ending(ending: Ending) -> Failure | None:
+    """Return what the end of an attempt without an answer was; None if there is no use in another attempt."""
+    return _FAILURES.get(ending)
+
+
+def failure_of_status(status: int) -> Failure:
+    """Return what an answer was that is an error."""
+    return Failure.FULL if status in _BACKPRESSURE else Failure.STATUS
+
+
+def retry_after_s(answer: AnswerHead) -> float:
+    """Return how long a worker wishes to be left alone, 0 if it does not say so in seconds."""
+    value = answer.retry_after
+    return float(value) if value is not None and value.isdigit() and len(value) <= _MAX_DIGITS else 0.0
+
+
+class Trials:
+    """What one request has been through; made when its first attempt fails.
+
+    Attributes:
+        began: When its first attempt began, in the time of `Retries.now`.
+        tried: Who was tried since all were.
+        retries: Attempts granted beyond the first, those after a failed connection not counted.
+    """
+
+    __slots__ = ("began", "retries", "tried")
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.tried: tuple[Worker, ...] = ()
+        self.retries = 0
+
+
+class Scheduler(Protocol):
+    """Puts things off; an event loop does."""
+
+    def time(self) -> float:
+        """Return its time, in seconds."""
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Call back after so many seconds."""
+
+
+class Timer(Protocol):
+    """Something that was put off."""
+
+    def cancel(self) -> None:
+        """Do not do it."""
+
+
+class Retries:
+    """Grants attempts to the requests of one pool.
+
+    Attributes:
+        rules: What it goes by.
+        granted: Further attempts granted so far.
+        refused: Further attempts refused because the budget was used up.
+        now: The time that exchanges' deadlines are in.
+        retrying: Requests that have had, or wait for, a later attempt and are not over.
+    """
+
+    def __init__(
+        self, rules: RetryRules, *, in_flight: Callable[[], int], scheduler: Scheduler, random: Random
+    ) -> None:
+        """Make ready.
+
+        Args:
+            rules: What to go by.
+            in_flight: Returns how many requests the pool's workers have now; asked when an attempt failed.
+            scheduler: Tells the time that exchanges' deadlines are in, and puts attempts off.
+            random: Spreads the pauses.
+        """
+        self.rules = rules
+        self.granted = 0
+        self.refused = 0
+        self.now = scheduler.time
+        self._in_flight = in_flight
+        self._scheduler = scheduler
+        self._random = random
+        self.retrying: set[Trials] = set()
+
+    def grant(
+        self, trials: Trials, failure: Failure, exchange: Exchange, *, is_anyone_left: bool, wish_s: float = 0.0
+    ) -> float | None:
+        """Grant another attempt, or not.
+
+        Args:
+            trials: What the request has been through.
+            failure: What happened to the latest attempt.
+            exchange: The request.
+            is_anyone_left: Whether there is a worker that was not tried yet.
+            wish_s: How long the worker that failed wishes to be left alone.
+
+        Returns:
+            After how many seconds; None if there shall be no other attempt.
+        """
+        rules = self.rules
+        # 1. Nothing was sent.
+        if failure is Failure.NOT_CONNECTED and is_anyone_left:
+            return 0.0
+        if trials.retries >= rules.max_attempts - 1:
+            return None
+        # 2. A pause that would be of no use is not made.
+        is_prompt = is_anyone_left and failure is not Failure.STATUS
+        delay_s = 0.0 if is_prompt else self._pause_s(trials.retries)
+        if not is_anyone_left:
+            delay_s = max(delay_s, wish_s)
+        due = self.now() + delay_s
+        if due >= exchange.deadline or (rules.deadline_s is not None and due > trials.began + rules.deadline_s):
+            return None
+        # 3. The budget.
+        allowed = max(rules.budget_floor, rules.budget_share * (self._in_flight() + len(self.retrying)))
+        if trials not in self.retrying and len(self.retrying) >= allowed:
+            self.refused += 1
+            return None
+        self.retrying.add(trials)
+        trials.retries += 1
+        self.granted += 1
+        return delay_s
+
+    def over(self, trials: Trials) -> None:
+        """A request that had further attempts is over."""
+        self.retrying.discard(trials)
+
+    def wait(self, exchange: Exchange, delay_s: float, go_on: Callable[[Ending | None], None]) -> None:
+        """Have a request wait; its client's leaving ends that.
+
+        Args:
+            exchange: The request.
+            delay_s: How long.
+            go_on: Called with None when the time has come, else with what ended the request meanwhile.
+        """
+        waiting = Waiting(self._scheduler, delay_s, go_on)
+        exchange.forward(waiting, waiting)
+
+    def _pause_s(self, number: int) -> float:
+        rules = self.rules
+        pause_s = min(rules.max_backoff_s, rules.initial_backoff_s * rules.multiplier**number)
+        return pause_s * self._random.uniform(1 - rules.jitter, 1 + rules.jitter)
+
+
+class Waiting(Listener):
+    """A request between two attempts. To its exchange it is destination, source and listener in one."""
+
+    __slots__ = ("_delay_s", "_go_on", "_scheduler", "_timer", "answer_heads", "silence")
+
+    def __init__(self, scheduler: Scheduler, delay_s: float, go_on: Callable[[Ending | None], None]) -> None:
+        self.answer_heads: HeadMemory[AnswerHead] = HeadMemory()
+        self.silence = None
+        self._scheduler = scheduler
+        self._delay_s = delay_s
+        self._go_on = go_on
+        self._timer: Timer | None = None
+
+    def send(self, exchange: Exchange, *, fresh: bool = False) -> Waiting:
+        """Begin to wait."""
+        del fresh
+        exchange.sent(self, is_reused=False)
+        self._timer = self._scheduler.call_later(self._delay_s, self._fire)
+        return self
+
+    def _fire(self) -> None:
+        self._timer = None
+        self._go_on(None)
+
+    def abort(self) -> None:
+        """Wait no longer; `on_end` says why."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def release(self, *, reusable: bool) -> None:
+        """There is no answer that could end."""
+
+    def pause_reading(self) -> None:
+        """Nothing comes."""
+
+    def resume_reading(self) -> None:
+        """Nothing comes."""
+
+    def on_first_byte(self, data: bytes) -> None:
+        """Nothing comes."""
+
+    def on_end(self, ending: Ending) -> None:
+        """The client left, or the time for the whole request is over."""
+        self._go_on(ending)

@@ -1,0 +1,140 @@
+"""A pair that failed before anything was answered is followed by another pair, by the same rules as a single worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from router_core.api import Leg, hookimpl
+from router_core.testing.simulated_engine import Fault, SimulatedEngine
+
+from .pd_support import running_pair_router
+from .support import RawClient, chat, in_house, until
+
+SOON = {"initial_backoff_s": 0.001}
+QUICK_CHECKS = {"interval_s": 0.05, "timeout_s": 0.2, "failure_threshold": 1}
+
+
+class FirstPair:
+    """Takes the first worker of each side, in the order of the config."""
+
+    @hookimpl
+    def select_pair(self, prefill_workers, decode_workers):
+        return prefill_workers[0], decode_workers[0]
+
+
+@contextlib.asynccontextmanager
+async def two_of_each(protocol="sglang", **settings):
+    knobs = {"pd": protocol, "tokens": 4}
+    async with contextlib.AsyncExitStack() as stack:
+        engines = {
+            name: await stack.enter_async_context(SimulatedEngine(name=name, role=role, **knobs))
+            for role in ("prefill", "decode")
+            for name in (f"{role}-0", f"{role}-1")
+        }
+        prefills = [engines["prefill-0"], engines["prefill-1"]]
+        decodes = [engines["decode-0"], engines["decode-1"]]
+        settings = {"retries": SOON, "policy": in_house(FirstPair)} | settings
+        router = await stack.enter_async_context(running_pair_router(prefills, decodes, protocol=protocol, **settings))
+        yield engines, router
+
+
+def of(completions, leg):
+    return [(c.worker.url, c.outcome.status, c.outcome.attempt) for c in completions if c.outcome.leg is leg]
+
+
+@pytest.mark.parametrize("protocol", ["sglang", "vllm"])
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+@pytest.mark.parametrize("fault", [{"status": 500}, {"status": 503}, {"fault": Fault.CLOSE_BEFORE_HEAD}])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_failed_leg_costs_another_attempt_without_its_worker(protocol, role, fault, stream):
+    async with two_of_each(protocol) as (engines, router):
+        bad = engines[f"{role}-0"]
+        for name, value in fault.items():
+            setattr(bad, name, value)
+        async with router.post(body=chat(stream=stream)) as response:
+            assert response.status == 200, await response.text()
+            await response.read()
+        await router.legs(2)
+        completed = router.record.completed
+        failed = {
+            completion.worker.url: completion.outcome.status
+            for completion in completed
+            if completion.outcome.attempt == 1
+        }
+        assert failed[bad.url] == ("backpressure" if fault.get("status") == 503 else "error")
+        other = engines["decode-0" if role == "prefill" else "prefill-0"]
+        assert failed[other.url] in ("cancelled", "success")  # vLLM's prefill is over before decode begins
+        last = of(completed, Leg(role))[-1]
+        assert last == (engines[f"{role}-1"].url, "success", 2)
+        for engine in engines.values():
+            await engine.wait_idle()
+
+
+async def test_each_attempt_meets_in_rooms_of_its_own():
+    async with two_of_each() as (engines, router):
+        engines["decode-0"].status = 500
+        async with router.post() as response:
+            assert response.status == 200
+        rooms = [request.json()["bootstrap_room"] for engine in engines.values() for request in engine.requests]
+        assert len(rooms) == 4
+        assert len(set(rooms)) == 2
+
+
+@pytest.mark.parametrize("protocol", ["sglang", "vllm"])
+async def test_what_the_last_decode_worker_said_goes_to_the_client(protocol):
+    async with two_of_each(protocol) as (engines, router):
+        for engine in (engines["decode-0"], engines["decode-1"]):
+            engine.status, engine.retry_after_s = 503, 0
+        async with router.post() as response:
+            assert (response.status, response.headers["retry-after"]) == (503, "0")
+        await until(router.is_settled)
+        assert len(of(router.record.completed, Leg.DECODE)) == 3
+        retries = router.server.pools[-1].dispatcher.retries
+        assert not retries.retrying
+
+
+@pytest.mark.parametrize("protocol", ["sglang", "vllm"])
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+async def test_a_pair_with_a_worker_found_dead_is_replaced(protocol, role):
+    async with two_of_each(protocol, health=QUICK_CHECKS) as (engines, router):
+        dead = engines[f"{role}-0"]
+        dead.fault = Fault.HANG
+        async with await RawClient.connect(router.url) as client:
+            client.send()
+            await dead.wait_accepted()
+            dead.health_hangs = True
+            assert (await client.read_answer())[0] == 200
+        await router.legs(2)
+        first = {c.worker.url: c.outcome.status for c in router.record.completed if c.outcome.attempt == 1}
+        assert first[dead.url] == "error"
+        assert "error" not in [status for url, status in first.items() if url != dead.url]
+
+
+async def test_a_client_that_leaves_between_two_pairs_ends_it():
+    async with two_of_each(retries={"initial_backoff_s": 1000, "max_backoff_s": 1000}) as (engines, router):
+        engines["decode-0"].status = engines["decode-1"].status = 500
+        async with await RawClient.connect(router.url) as client:
+            client.send()
+            await router.legs(1)
+        retries = router.server.pools[-1].dispatcher.retries
+        await until(lambda: not retries.retrying, "the request is forgotten")
+        await asyncio.sleep(0)
+        assert len(router.record.completed) == 2
+
+
+async def test_legs_that_both_hang_are_checked_and_neither_is_blamed():
+    """Of SGLang's two legs each waits for the other: from outside nobody can tell which one hangs."""
+    settings = {"limits": {"first_byte_timeout_s": 0.1}, "breaker": {"failure_threshold": 1}}
+    async with two_of_each(**settings) as (engines, router):
+        engines["prefill-0"].fault = Fault.HANG
+        probes = engines["prefill-0"].probes, engines["decode-0"].probes
+        async with router.post() as response:
+            assert response.status == 200
+        await router.legs(2)
+        first = [c.outcome.status for c in router.record.completed if c.outcome.attempt == 1]
+        assert first == ["timeout", "timeout"]
+        assert {worker.circuit for worker in router.server.pool.workers} == {"closed"}
+        await until(lambda: engines["prefill-0"].probes > probes[0] and engines["decode-0"].probes > probes[1])

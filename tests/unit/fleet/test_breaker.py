@@ -1,0 +1,237 @@
+"""A circuit opens for failures that matter, lets one request at a time through, and closes when those succeed."""
+
+from __future__ import annotations
+
+import pytest
+
+from router_core.contract.request import OutcomeStatus
+from router_core.contract.worker import Circuit, Worker
+from router_core.fleet.breaker import BreakerRules, CircuitBreakers
+from router_core.fleet.ledger import Ledger
+from router_core.fleet.pool import WorkerPool
+from router_core.testing.builders import make_request
+
+SUCCESS, ERROR, TIMEOUT = OutcomeStatus.SUCCESS, OutcomeStatus.ERROR, OutcomeStatus.TIMEOUT
+SAYS_NOTHING = (OutcomeStatus.CLIENT_ERROR, OutcomeStatus.BACKPRESSURE, OutcomeStatus.CANCELLED)
+
+
+class Scheduler:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.timers = []
+
+    def call_later(self, delay, callback):
+        timer = Timer(self.now + delay, callback)
+        self.timers.append(timer)
+        return timer
+
+    def pass_time(self, seconds):
+        self.now += seconds
+        due = [timer for timer in self.timers if timer.at <= self.now]
+        self.timers = [timer for timer in self.timers if timer.at > self.now]
+        for timer in due:
+            if not timer.is_cancelled:
+                timer.callback()
+
+
+class Timer:
+    def __init__(self, at, callback):
+        self.at, self.callback, self.is_cancelled = at, callback, False
+
+    def cancel(self):
+        self.is_cancelled = True
+
+
+class Fleet:
+    """Two workers; requests are placed on the first and end as the test says."""
+
+    def __init__(self, **rules) -> None:
+        self.scheduler = Scheduler()
+        self.pool = WorkerPool("default", [Worker("http://a"), Worker("http://b")])
+        self.worker = self.pool.workers[0]
+        self.breakers = CircuitBreakers(
+            self.pool, BreakerRules(**rules), scheduler=self.scheduler, now=lambda: self.scheduler.now
+        )
+        self._ledger = Ledger()
+
+    def begin(self):
+        """Place a request; returns what ends it."""
+        lease = self._ledger.reserve(self.worker, make_request())
+        attempt = object()
+        self.breakers.placed(self.worker, attempt)
+
+        def end(status):
+            lease.release()
+            self.breakers.ended(self.worker, attempt, status)
+
+        return end
+
+    def serve(self, *statuses):
+        for status in statuses:
+            self.begin()(status)
+
+    @property
+    def is_candidate(self):
+        return self.worker in self.pool.candidates()
+
+    @property
+    def circuit(self):
+        return self.worker.circuit
+
+
+def half_open(**rules):
+    fleet = Fleet(failure_threshold=1, open_s=60, success_threshold=2, **rules)
+    fleet.serve(ERROR)
+    fleet.scheduler.pass_time(60)
+    assert (fleet.circuit, fleet.is_candidate) == (Circuit.HALF_OPEN, True)
+    return fleet
+
+
+@pytest.mark.parametrize("failure", [ERROR, TIMEOUT])
+def test_failures_in_a_row_open_the_circuit_at_the_threshold(failure):
+    fleet = Fleet(failure_threshold=3)
+    fleet.serve(failure, failure)
+    assert fleet.circuit is Circuit.CLOSED
+    fleet.serve(failure)
+    assert fleet.circuit is Circuit.OPEN
+    assert [worker.url for worker in fleet.pool.candidates()] == ["http://b"]
+    assert fleet.breakers.openings == {"http://a": 1}
+
+
+@pytest.mark.parametrize("status", SAYS_NOTHING)
+def test_what_is_not_the_workers_fault_never_opens_it(status):
+    fleet = Fleet(failure_threshold=2)
+    fleet.serve(*[status] * 100)
+    assert fleet.circuit is Circuit.CLOSED
+
+
+def test_failures_outside_the_window_do_not_add_up():
+    fleet = Fleet(failure_threshold=3, window_s=10)
+    for _ in range(20):
+        fleet.serve(ERROR)
+        fleet.scheduler.pass_time(6)
+    assert fleet.circuit is Circuit.CLOSED
+    fleet.serve(ERROR, ERROR)
+    assert fleet.circuit is Circuit.OPEN
+
+
+def test_few_failures_among_many_successes_do_not_open_it():
+    fleet = Fleet(failure_threshold=3, failure_share=0.5)
+    for _ in range(50):
+        fleet.serve(SUCCESS, SUCCESS, SUCCESS, ERROR)
+    assert fleet.circuit is Circuit.CLOSED
+    fleet.serve(ERROR, SUCCESS, ERROR)  # the last three failures among the last five or fewer ends
+    assert fleet.circuit is Circuit.OPEN
+
+
+def test_a_share_of_one_asks_for_failures_in_a_row():
+    fleet = Fleet(failure_threshold=3, failure_share=1.0)
+    fleet.serve(ERROR, ERROR, SUCCESS, ERROR, ERROR)
+    assert fleet.circuit is Circuit.CLOSED
+    fleet.serve(ERROR)
+    assert fleet.circuit is Circuit.OPEN
+
+
+def test_requests_that_were_running_when_it_opened_change_nothing():
+    fleet = Fleet(failure_threshold=1, success_threshold=1)
+    late_failure, late_success, later_success = fleet.begin(), fleet.begin(), fleet.begin()
+    fleet.serve(ERROR)
+    late_failure(ERROR)
+    late_success(SUCCESS)
+    assert fleet.circuit is Circuit.OPEN
+    assert fleet.breakers.openings == {"http://a": 1}
+    fleet.scheduler.pass_time(60)
+    later_success(SUCCESS)
+    assert fleet.circuit is Circuit.HALF_OPEN
+
+
+def test_half_open_lets_one_request_at_a_time_through_and_closes_after_enough_successes():
+    fleet = half_open()
+    end = fleet.begin()
+    assert (fleet.circuit, fleet.is_candidate) == (Circuit.PROBING, False)
+    end(SUCCESS)
+    assert (fleet.circuit, fleet.is_candidate) == (Circuit.HALF_OPEN, True)
+    fleet.serve(SUCCESS)
+    assert fleet.circuit is Circuit.CLOSED
+    fleet.begin()
+    assert fleet.is_candidate
+
+
+def test_a_failure_while_half_open_opens_it_again_for_the_whole_time():
+    fleet = half_open()
+    fleet.serve(SUCCESS, ERROR)
+    assert (fleet.circuit, fleet.is_candidate) == (Circuit.OPEN, False)
+    fleet.scheduler.pass_time(59)
+    assert not fleet.is_candidate
+    fleet.scheduler.pass_time(1)
+    assert fleet.is_candidate
+
+
+@pytest.mark.parametrize("status", SAYS_NOTHING)
+def test_a_request_let_through_that_says_nothing_gives_its_place_to_the_next(status):
+    fleet = half_open()
+    fleet.serve(status, status)
+    assert (fleet.circuit, fleet.is_candidate) == (Circuit.HALF_OPEN, True)
+    fleet.serve(SUCCESS, SUCCESS)
+    assert fleet.circuit is Circuit.CLOSED
+
+
+def test_a_worker_whose_checks_pass_again_is_tried_at_once():
+    fleet = Fleet(failure_threshold=1, success_threshold=1)
+    fleet.serve(ERROR)
+    fleet.breakers.recovered(fleet.worker)
+    assert fleet.circuit is Circuit.HALF_OPEN
+    fleet.scheduler.pass_time(60)  # the timer of the open circuit is of no consequence any more
+    fleet.serve(SUCCESS)
+    assert fleet.circuit is Circuit.CLOSED
+
+
+def test_recovery_of_a_worker_with_a_closed_circuit_wipes_out_its_failures():
+    fleet = Fleet(failure_threshold=2)
+    fleet.serve(ERROR)
+    fleet.breakers.recovered(fleet.worker)
+    fleet.serve(ERROR)
+    assert fleet.circuit is Circuit.CLOSED
+
+
+def test_a_worker_that_leaves_while_open_comes_back_closed():
+    fleet = Fleet(failure_threshold=1)
+    end = fleet.begin()
+    fleet.serve(ERROR)
+    fleet.pool.remove("http://a")
+    returned = fleet.pool.add(Worker("http://a"))
+    assert returned is fleet.worker  # its load is still counted
+    assert (fleet.circuit, fleet.is_candidate) == (Circuit.CLOSED, True)
+    fleet.scheduler.pass_time(60)
+    assert fleet.circuit is Circuit.CLOSED
+    end(SUCCESS)
+
+
+def test_failures_of_a_worker_that_has_left_are_not_kept():
+    fleet = Fleet(failure_threshold=1)
+    end = fleet.begin()
+    fleet.pool.remove("http://a")
+    end(ERROR)
+    assert fleet.circuit is Circuit.CLOSED
+    assert fleet.scheduler.timers == []
+
+
+def test_switched_off_it_never_opens():
+    fleet = Fleet(is_on=False, failure_threshold=1)
+    fleet.serve(*[ERROR] * 100)
+    assert fleet.is_candidate
+
+
+def test_how_long_to_wait_is_told_by_the_circuit_that_half_opens_first():
+    fleet = Fleet(failure_threshold=1, open_s=60)
+    workers = fleet.pool.workers
+    assert fleet.breakers.retry_after_s(workers) is None
+    fleet.serve(ERROR)
+    fleet.scheduler.pass_time(20)
+    assert fleet.breakers.retry_after_s(workers) == 40
+    assert fleet.breakers.retry_after_s(workers[1:]) is None
+    fleet.scheduler.pass_time(40)
+    fleet.begin()
+    assert fleet.breakers.retry_after_s(workers) == 1

@@ -1,0 +1,120 @@
+"""Another attempt is granted when it may help, and never without bounds."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from router_core.relay.head import AnswerHead
+from router_core.traffic.retry import Failure, Retries, RetryRules, Trials, retry_after_s
+
+NOT_CONNECTED, LOST, FULL, STATUS = Failure.NOT_CONNECTED, Failure.LOST, Failure.FULL, Failure.STATUS
+
+
+class Clock:
+    now = 0.0
+
+    def time(self):
+        return self.now
+
+
+class Request:
+    deadline = 1800.0
+
+
+class Asked:
+    """A request whose attempts fail, and who grants others."""
+
+    def __init__(self, *, in_flight=0, deadline=1800.0, **rules):
+        self.clock = Clock()
+        self.in_flight = in_flight
+        self.retries = Retries(
+            RetryRules(**{"jitter": 0.0} | rules),
+            in_flight=lambda: self.in_flight,
+            scheduler=self.clock,
+            random=Random(1),
+        )
+        self.request = Request()
+        self.request.deadline = deadline
+        self.trials = Trials(0.0)
+
+    def ask(self, failure=STATUS, *, trials=None, is_anyone_left=True, wish_s=0.0):
+        trials = self.trials if trials is None else trials
+        return self.retries.grant(trials, failure, self.request, is_anyone_left=is_anyone_left, wish_s=wish_s)
+
+
+def test_a_failed_connection_costs_nothing_while_another_worker_is_left():
+    asked = Asked(max_attempts=1, budget_floor=0, budget_share=0)
+    assert [asked.ask(NOT_CONNECTED) for _ in range(20)] == [0.0] * 20
+    assert asked.ask(NOT_CONNECTED, is_anyone_left=False) is None
+
+
+def test_attempts_are_bounded_and_pauses_grow_to_their_limit():
+    asked = Asked(max_attempts=5, initial_backoff_s=1, multiplier=3, max_backoff_s=10)
+    assert [asked.ask() for _ in range(6)] == [1, 3, 9, 10, None, None]
+
+
+def test_jitter_spreads_the_pauses_around_their_length():
+    asked = Asked(jitter=0.2, initial_backoff_s=1, budget_floor=1000)
+    pauses = [asked.ask(trials=Trials(0.0)) for _ in range(200)]
+    assert 0.8 <= min(pauses) < 0.85
+    assert 1.15 < max(pauses) <= 1.2
+
+
+@pytest.mark.parametrize("failure", [LOST, FULL])
+def test_where_another_worker_is_left_a_pause_is_of_no_use(failure):
+    asked = Asked(initial_backoff_s=1)
+    assert asked.ask(failure, wish_s=20) == 0.0  # it was the other worker that wished to be left alone
+    assert asked.ask(failure, is_anyone_left=False) == 1.5
+
+
+def test_when_all_were_tried_retry_after_is_waited_for():
+    asked = Asked(initial_backoff_s=1)
+    assert asked.ask(FULL, is_anyone_left=False, wish_s=20) == 20
+
+
+@pytest.mark.parametrize("limits", [{"deadline": 20.0}, {"deadline_s": 19.0}])
+def test_an_attempt_that_would_begin_behind_the_deadline_is_not_made(limits):
+    asked = Asked(**limits)
+    assert asked.ask(FULL, is_anyone_left=False, wish_s=20) is None
+    asked.clock.now = 19.99
+    assert asked.ask() is None
+
+
+def test_only_a_share_of_what_is_in_flight_may_be_on_a_later_attempt():
+    asked = Asked(in_flight=100, budget_share=0.2, budget_floor=3)
+    others = [Trials(0.0) for _ in range(40)]
+    granted = [other for other in others if asked.ask(trials=other) is not None]
+    assert 20 <= len(granted) <= 25
+    assert asked.retries.refused == 40 - len(granted)
+    for other in granted:
+        asked.retries.over(other)
+    assert asked.ask() is not None
+
+
+def test_a_few_may_be_however_few_are_in_flight():
+    asked = Asked(in_flight=0, budget_share=0.2, budget_floor=3)
+    assert sum(asked.ask(trials=Trials(0.0)) is not None for _ in range(10)) == 3
+
+
+def test_a_request_that_is_on_a_later_attempt_is_counted_once():
+    asked = Asked(max_attempts=4, budget_share=0, budget_floor=1)
+    assert [asked.ask() is not None for _ in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("line", "seconds"),
+    [
+        (b"Retry-After: 7\r\n", 7),
+        (b"retry-after: 0\r\n", 0),
+        (b"", 0),
+        (b"Retry-After: Wed, 21 Oct 2015 07:28:00 GMT\r\n", 0),
+        (b"Retry-After: -5\r\n", 0),
+        (b"Retry-After: 1.5\r\n", 0),
+        (b"Retry-After: 99999999999999999999\r\n", 0),
+    ],
+)
+def test_retry_after_is_read_if_it_is_seconds(line, seconds):
+    head = AnswerHead(b"HTTP/1.1 503 Busy\r\n%bContent-Length: 0\r\n\r\n" % line)
+    assert retry_after_s(head) == seconds
