@@ -214,6 +214,7 @@ def full_registry(*compat: str) -> MetricsRegistry:
     observer.on_request_complete(make_worker(), request, outcome)
     logging.disable()
     sink.count("of_negative_value", -1, {})
+    registry.count("reloads_total", 1, {"result": "done"})
     logging.disable(logging.NOTSET)
     registry.add_sampler(worker_sampler("default", lambda: [make_worker()]))
     registry.add_sampler(access_sampler(lambda: {"missing_key": 1}))
@@ -301,6 +302,7 @@ def control_paths() -> list[str]:
         is_draining=bool,
         registry=WorkerRegistry(pool, wall_clock=float),
         engines=EngineClient(),
+        replace_policy=nothing,  # type: ignore[arg-type]
         log_level=LogLevelHandlers(str, print),
     )
     return [resource.canonical for resource in app.router.resources()]

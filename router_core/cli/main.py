@@ -10,6 +10,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from router_core.cli import arguments
@@ -108,11 +109,12 @@ def _serve(parsed: argparse.Namespace) -> int:
     from router_core.config import load_config
 
     flags = dict(vars(parsed))
-    config = load_config(path=flags.pop("config", None), environ=os.environ, flags=flags)
+    load = partial(load_config, path=flags.pop("config", None), environ=os.environ, flags=flags)
+    config = load()
 
     from router_core.cli.serve import run_server
 
-    return run_server(config)
+    return run_server(config, load)
 
 
 def _add_policies_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from router_core.plugin_host.discovery import (
     LoadedPlugin,
     load_policy,
 )
-from router_core.plugin_host.faults import FaultLimits
+from router_core.plugin_host.faults import FaultLimits, FaultLog
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.options import build_policy, build_protocol, build_source
 from router_core.plugin_host.pair import PairManager
@@ -30,14 +30,22 @@ from router_core.traffic.pd.protocol import PairProtocol
 _GROUPS: Mapping[PluginKind, str] = {"policy": POLICY_GROUP, "wrapper": WRAPPER_GROUP, "observer": OBSERVER_GROUP}
 
 
-def build_manager(settings: PoolSettings) -> PolicyManager | PairManager:
+def build_manager(
+    settings: PoolSettings, replaced: PolicyManager | PairManager | None = None
+) -> PolicyManager | PairManager:
     """Load and build a pool's policy, or one for each side of a prefill/decode pool, the wrappers and the observers.
+
+    Args:
+        settings: The pool's.
+        replaced: Whose place it is to take: then faults are counted on, and there are no observers, for they go on.
 
     Raises:
         StartupError: With one sentence for each problem of any of them.
     """
     problems: list[str] = []
-    observers = _build_all(settings.observers, "observers", "observer", settings.app_dir, problems)
+    chosen = () if replaced is not None else settings.observers
+    observers = _build_all(chosen, "observers", "observer", settings.app_dir, problems)
+    log = replaced.fault_log if isinstance(replaced, PolicyManager) else None
     watchdog = Watchdog(exit_process=settings.policy.exit_on_hang)
     if settings.prefill_policy is None and settings.decode_policy is None:
         manager = _manager(
@@ -48,6 +56,7 @@ def build_manager(settings: PoolSettings) -> PolicyManager | PairManager:
             watchdog=watchdog,
             observers=observers,
             needs_pair=settings.pd.is_on,
+            log=log,
         )
         if manager is None or problems:
             raise StartupError(problems)
@@ -81,6 +90,7 @@ def _manager(
     watchdog: Watchdog,
     observers: Sequence[tuple[str, object]] = (),
     needs_pair: bool = False,
+    log: FaultLog | None = None,
 ) -> PolicyManager | None:
     app_dir = settings.app_dir
     policy = _build(chosen, settings.place_of(where), "policy", app_dir, problems, needs_pair=needs_pair)
@@ -99,6 +109,7 @@ def _manager(
         limits=FaultLimits(quarantine_after=limits.quarantine_after, budget_s=limits.budget_s),
         needs_pair=needs_pair,
         watchdog=watchdog,
+        log=log,
     )
 
 

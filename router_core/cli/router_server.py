@@ -18,6 +18,7 @@ from router_core.cli.failure_handling import circuit_breakers, retries
 from router_core.cli.followers import build_followers
 from router_core.cli.gate import Gate
 from router_core.cli.plugins import build_sources
+from router_core.cli.reload import Reloading
 from router_core.cli.served_pool import build_pools
 from router_core.cli.static_workers import static_workers, worker_keys
 from router_core.config import DEFAULT_POOL, RouterConfig
@@ -72,6 +73,7 @@ class RouterServer:
         models: Which models they serve, under which names.
         registrations: The addresses the workers have.
         registry: Its metrics.
+        reloading: Takes over new settings while the router runs.
         certificates: What it shows to clients and workers.
         gate: Who may ask, and how much.
     """
@@ -90,6 +92,8 @@ class RouterServer:
         self._keys = worker_keys(config)
         self.registrations = WorkerRegistry(self.pool, wall_clock=time.time, keys=self._keys)
         self.pools = build_pools(config, self.pool, self.registry)
+        self.reloading = Reloading(config, self.pools, self.registry, on_replaced=self._poll_if_needed)
+        self.reloading.parts.append(_take_log_level)
         self.signals = SignalBoard()
         parts = [pool.part for pool in self.pools]
         if len(parts) > 1:
@@ -104,6 +108,7 @@ class RouterServer:
         self._relay: RelayServer
         self._admin: AdminListener | None = None
         self._dead_workers: DeadWorkers
+        self._poller: TelemetryPoller
 
     @property
     def url(self) -> str:
@@ -225,8 +230,8 @@ class RouterServer:
             with listening("prometheus_", config.prometheus_host or config.host, config.prometheus_port):
                 self._metrics_address = await self._listen_for_metrics(stack, config.prometheus_port)
         watch_pools(self.signals, self.registry, {pool.name: pool.current_policy for pool in self.pools})
-        if any("telemetry" in pool.policy.needs for pool in self.pools):
-            self._start_telemetry(stack, client)
+        self._make_poller(stack, client)
+        self._poll_if_needed()
         sources = SourceSupervisor(
             self._sources,
             Roster(self.registrations, keys=keys),
@@ -285,7 +290,8 @@ class RouterServer:
             listed_models=self.models.listed,
             render_metrics=self.registry.render,
             is_draining=lambda: self._relay.is_draining,
-            policies={pool.name: pool.policy for pool in self.pools},
+            policies=lambda: {pool.name: pool.policy for pool in self.pools},
+            replace_policy=self.reloading.replace_policy,
             inference_paths=[path.decode() for path in sorted(INFERENCE_PATHS)],
             registry=self.registrations,
             is_own_address=self._is_own_address,
@@ -316,8 +322,12 @@ class RouterServer:
             await admin.start(host, port, self.certificates.server)
         stack.push_async_callback(admin.stop)
 
-    def _start_telemetry(self, stack: contextlib.AsyncExitStack, client: EngineClient) -> None:
-        poller = TelemetryPoller(
+    def _poll_if_needed(self) -> None:
+        if any("telemetry" in pool.policy.needs for pool in self.pools):
+            self._poller.start()
+
+    def _make_poller(self, stack: contextlib.AsyncExitStack, client: EngineClient) -> None:
+        poller = self._poller = TelemetryPoller(
             self.pool,
             client,
             interval_s=self.config.telemetry.interval_s,
@@ -329,7 +339,6 @@ class RouterServer:
             freshness = pool.members_only(poller.freshness)
             self.registry.add_sampler(telemetry_sampler(pool.name, freshness))
             self.signals.add(telemetry_check(pool.name, freshness))
-        poller.start()
         stack.push_async_callback(poller.stop)
 
     def _was_well(self, worker: Worker) -> bool:
@@ -365,6 +374,10 @@ class RouterServer:
         await site.start()
         address = runner.addresses[0]
         return address[0], address[1]
+
+
+async def _take_log_level(config: RouterConfig) -> None:
+    set_log_level(config.log_level)
 
 
 def _not_ready(exchange: Exchange) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import signal
+from collections.abc import Callable
 
 import uvloop
 
@@ -14,14 +15,20 @@ from router_core.cli.addresses import ADMIN_HOST, ANYWHERE, LOOPBACK
 from router_core.cli.open_files import allow_open_files
 from router_core.cli.router_server import RouterServer
 from router_core.config import RouterConfig
+from router_core.contract.errors import StartupError
+from router_core.fleet.background import BackgroundTasks
 from router_core.observability.logs import configure_logging
 
 _log = logging.getLogger(__name__)
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
-def run_server(config: RouterConfig) -> int:
+def run_server(config: RouterConfig, load: Callable[[], RouterConfig] | None = None) -> int:
     """Run a router until SIGTERM or SIGINT and return the exit code.
+
+    Args:
+        config: The settings to start with.
+        load: Reads them again, for SIGHUP; None if they stand nowhere.
 
     Raises:
         StartupError: If it cannot start.
@@ -29,16 +36,19 @@ def run_server(config: RouterConfig) -> int:
     configure_logging(config.log_level, config.log_format)
     allow_open_files(config.limits.max_connections)
     server = RouterServer(config)
-    uvloop.run(_serve(server))
+    uvloop.run(_serve(server, load))
     return 0
 
 
-async def _serve(server: RouterServer) -> None:
+async def _serve(server: RouterServer, load: Callable[[], RouterConfig] | None) -> None:
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in _ENDING:
         loop.add_signal_handler(number, signals.put_nowait, number)
+    reloads = BackgroundTasks(_log, "the settings are not taken over")
     await server.start()
+    if load is not None:
+        loop.add_signal_handler(signal.SIGHUP, lambda: reloads.start(_reload(server, load)))
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     _calm_garbage_collector()
     workers = len(server.registrations.registrations)
@@ -82,6 +92,16 @@ async def _stop(server: RouterServer, signals: asyncio.Queue[int], settle_s: flo
 def _administers_at(config: RouterConfig) -> str:
     """Return the host on which administration is served."""
     return config.host if config.admin_port is None else config.admin_host or ADMIN_HOST
+
+
+async def _reload(server: RouterServer, load: Callable[[], RouterConfig]) -> None:
+    try:
+        config = load()
+    except StartupError as error:
+        _log.error("the settings are not taken over: %s", "; ".join(error.problems))
+        return
+    with contextlib.suppress(StartupError):  # it is in the log
+        await server.reloading.reload(config)
 
 
 def _calm_garbage_collector() -> None:

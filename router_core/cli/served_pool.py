@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 from router_core.cli.plugins import build_manager, build_pd_protocol
 from router_core.config import PoolSettings, RouterConfig, pools_of
 from router_core.contract.errors import StartupError
 from router_core.contract.worker import Worker
+from router_core.fleet.background import BackgroundTasks
 from router_core.fleet.partition import ModelPool
 from router_core.fleet.pool import WorkerPool
 from router_core.observability.registry import MetricsRegistry
 from router_core.observability.samplers import policy_sampler, worker_sampler
-from router_core.plugin_host.context import LivePoolContext
+from router_core.plugin_host.context import LivePoolContext, MetricSink
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.traffic.dispatcher import Dispatcher
 from router_core.traffic.pd.pair_dispatcher import PairDispatcher
 from router_core.traffic.shared import SharedTraffic
 
+_log = logging.getLogger(__name__)
 Figure = TypeVar("Figure")
 
 
@@ -51,6 +55,11 @@ class ServedPool:
         self._settings = settings
         self._metrics = metrics
         self._protocol = build_pd_protocol(settings) if settings.pd.is_on else None
+        self._contexts: Callable[[PoolSettings], Callable[[str], LivePoolContext]]
+        self._sinks: dict[str, MetricSink] = {}
+        self._retired: set[PolicyManager | PairManager] = set()
+        self._stopping = BackgroundTasks(_log, "a policy that was replaced could not be stopped")
+        self._one_at_a_time = asyncio.Lock()
 
     async def start(self, stack: contextlib.AsyncExitStack, loop: asyncio.AbstractEventLoop) -> None:
         """Start the plugins; they hear of workers from now on.
@@ -58,8 +67,9 @@ class ServedPool:
         Raises:
             StartupError: If one of them does not start.
         """
-        await self.policy.start(self._make_context(loop))
-        stack.push_async_callback(self.policy.stop)
+        self._contexts = partial(self._make_context, loop)
+        await self.policy.start(self._contexts(self._settings))
+        stack.push_async_callback(self._stop)
         self.members.subscribe(self._worker_added, self._worker_removed)
         self._metrics.add_sampler(worker_sampler(self.name, lambda: self.members.workers))
         self._metrics.add_sampler(policy_sampler(self.name, self.current_policy))
@@ -90,11 +100,75 @@ class ServedPool:
     def _worker_removed(self, worker: Worker) -> None:
         self.policy.worker_removed(worker)
 
-    def _make_context(self, loop: asyncio.AbstractEventLoop) -> Callable[[str], LivePoolContext]:
-        name, seed = self.name, self._settings.policy.seed
+    # --- replacing the policy ---
+
+    @property
+    def settings(self) -> PoolSettings:
+        """What its plugins were built from."""
+        return self._settings
+
+    def check(self, settings: PoolSettings) -> None:
+        """See whether plugins could be built from other settings, and throw them away.
+
+        Raises:
+            StartupError: With one sentence for each problem.
+        """
+        build_manager(settings, replaced=self.policy)
+
+    async def replace_policy(self, settings: PoolSettings) -> None:
+        """Have other plugins choose from now on, built from other settings; the observers go on.
+
+        Everything is built, checked and started first; then they change places between two steps of the event loop. The
+        new policy hears of the present workers before its first selection. Requests under way stay with the old one,
+        which is stopped after the last of them.
+
+        Raises:
+            StartupError: It cannot be; nothing has changed then.
+        """
+        async with self._one_at_a_time:
+            old = self.policy
+            new = build_manager(settings, replaced=old)
+            await new.start(self._contexts(settings))
+            for worker in self.members.workers:
+                new.worker_added(worker)
+            new.succeed(old)
+            self.policy, self._settings = new, settings
+            self.dispatcher.set_policy(new)
+            self._retire(old)
+        _log.info("pool %s: policy %s (%s) has replaced %s (%s)", self.name, new.name, new.source, old.name, old.source)
+
+    def _retire(self, manager: PolicyManager | PairManager) -> None:
+        self._retired.add(manager)
+
+        def stop() -> None:
+            manager.on_idle = None
+            self._stopping.start(self._stop_retired(manager))
+
+        if manager.in_flight <= 0:
+            stop()
+        else:
+            manager.on_idle = stop
+
+    async def _stop_retired(self, manager: PolicyManager | PairManager) -> None:
+        if manager in self._retired:
+            self._retired.discard(manager)
+            await manager.stop()
+
+    async def _stop(self) -> None:
+        for manager in tuple(self._retired):
+            await self._stop_retired(manager)
+        await self._stopping.wait()
+        await self.policy.stop()
+
+    def _make_context(
+        self, loop: asyncio.AbstractEventLoop, settings: PoolSettings
+    ) -> Callable[[str], LivePoolContext]:
+        name, seed = self.name, settings.policy.seed
 
         def make(plugin: str) -> LivePoolContext:
-            sink = self._metrics.labelled({"pool": name, "plugin": plugin})
+            sink = self._sinks.get(plugin)
+            if sink is None:
+                sink = self._sinks[plugin] = self._metrics.labelled({"pool": name, "plugin": plugin})
             return LivePoolContext(name, plugin=plugin, seed=seed, scheduler=loop, sink=sink)
 
         return make

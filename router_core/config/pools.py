@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from router_core.config.models import RESERVED, ModelConfig
@@ -44,6 +44,10 @@ class PoolSettings:
     observers: tuple[PluginSelection, ...]
     pd: PdConfig
     app_dir: Path | None
+
+    def with_policy(self, policy: PolicySelection) -> PoolSettings:
+        """Return the same with another policy, for both sides of pairs."""
+        return replace(self, policy=policy, prefill_policy=None, decode_policy=None)
 
     def place_of(self, setting: str) -> str:
         """Return where one of its settings stands, for messages."""

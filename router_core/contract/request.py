@@ -221,10 +221,22 @@ class RoutingRequest:
         """Model, LoRA adapter and cache salt: prompts that differ in any of them share no cache."""
         return self._prompt.namespace
 
-    def next_attempt(self) -> RoutingRequest:
-        """Return the same request for another try, with what was computed of it. For the core, not for policies."""
+    def next_attempt(
+        self, *, needs: frozenset[str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> RoutingRequest:
+        """Return the same request for another try, with what was computed of it. For the core, not for policies.
+
+        Args:
+            needs: What the policy needs that is asked now, if it is another one.
+            headers: The headers it declares.
+        """
         again = RoutingRequest(
-            self.id, self._prompt, needs=self._needs, headers=self.headers, leg=self.leg, attempt=self.attempt + 1
+            self.id,
+            self._prompt,
+            needs=self._needs if needs is None else needs,
+            headers=self.headers if headers is None else headers,
+            leg=self.leg,
+            attempt=self.attempt + 1,
         )
         again._prefix = self._prefix
         return again

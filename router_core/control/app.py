@@ -14,6 +14,7 @@ from router_core.control.log_level import LogLevelHandlers
 from router_core.control.metrics import RenderMetrics, metrics_handler
 from router_core.control.models import FetchModels, ListModels, ModelCatalog, ModelHandlers
 from router_core.control.openapi import answer_openapi
+from router_core.control.pools import PoolHandlers, ReplacePolicy
 from router_core.control.workers import WorkerAdmin
 from router_core.fleet.registry import WorkerRegistry
 
@@ -25,7 +26,7 @@ def create_control_app(
     listed_models: ListModels | None = None,
     render_metrics: RenderMetrics,
     is_draining: Callable[[], bool],
-    policies: Mapping[str, PolicyStatus] | None = None,
+    policies: Callable[[], Mapping[str, PolicyStatus]] = dict,
     inference_paths: Iterable[str] = (),
     registry: WorkerRegistry,
     engines: EngineAsker,
@@ -34,6 +35,7 @@ def create_control_app(
     signals: Callable[[], Iterable[SignalFacts]] = tuple,
     log_level: LogLevelHandlers | None = None,
     administers: bool = True,
+    replace_policy: ReplacePolicy | None = None,
 ) -> web.Application:
     """Return the application.
 
@@ -43,7 +45,7 @@ def create_control_app(
         listed_models: Returns the names clients may use; None takes them from what the workers tell.
         render_metrics: Returns the exposition and its content type.
         is_draining: Tells whether the router is on its way out.
-        policies: The policy of each pool, by the pool's name.
+        policies: Returns the policy each pool has now, by the pool's name.
         inference_paths: Paths whose POST is served elsewhere: any other method is answered 405 here.
         registry: Where an administrator's workers are added and removed.
         engines: Asks one worker.
@@ -52,8 +54,9 @@ def create_control_app(
         signals: Returns the state of what decisions rest on.
         log_level: Reads and changes the level of the log.
         administers: Whether administration is served here; else its paths say that it has an address of its own.
+        replace_policy: Gives a pool another policy.
     """
-    health = HealthHandlers(pools, policies or {}, is_draining, signals)
+    health = HealthHandlers(pools, policies, is_draining, signals)
     catalog = ModelCatalog(pools, fetch_models, listed=listed_models)
     models = ModelHandlers(catalog)
     app = json_app()
@@ -78,8 +81,13 @@ def create_control_app(
         if log_level is not None:
             app.router.add_get("/log_level", log_level.read)
             app.router.add_put("/log_level", log_level.change)
+        if replace_policy is not None:
+            of_pools = PoolHandlers(pools, policies, replace_policy)
+            app.router.add_get("/pools", of_pools.list_pools)
+            app.router.add_get("/pools/{name:.+}", of_pools.get_pool)
+            app.router.add_put("/pools/{name:.+}/policy", of_pools.replace_policy)
     else:
-        for path in (*ADMIN_PATHS, "/openapi.json", "/log_level"):
+        for path in (*ADMIN_PATHS, "/openapi.json", "/log_level", "/pools", "/pools/{name:.+}"):
             app.router.add_route("*", path, _administered_elsewhere)
     for path in inference_paths:
         app.router.add_post(path, _served_elsewhere)

@@ -31,6 +31,10 @@ class PolicyStatus(Protocol):
         """The policy's name, as in the config."""
 
     @property
+    def source(self) -> str:
+        """Its distribution and version."""
+
+    @property
     def faults(self) -> Mapping[tuple[str, str], int]:
         """(plugin, kind of fault) -> times."""
 
@@ -67,7 +71,7 @@ class HealthHandlers:
 
     Args:
         pools: All pools.
-        policies: The policy of each pool, by the pool's name.
+        policies: Returns the policy each pool has now, by the pool's name.
         is_draining: Tells whether the router is on its way out.
         signals: Returns the state of all signals, as of now.
     """
@@ -75,7 +79,7 @@ class HealthHandlers:
     def __init__(
         self,
         pools: Sequence[ProbedPool],
-        policies: Mapping[str, PolicyStatus],
+        policies: Callable[[], Mapping[str, PolicyStatus]],
         is_draining: Callable[[], bool],
         signals: Callable[[], Iterable[SignalFacts]] = tuple,
     ) -> None:
@@ -88,7 +92,7 @@ class HealthHandlers:
         """Answer 200, always; with `?verbose`, tell of signals, workers and policies."""
         if "verbose" not in request.query:
             return web.Response(text="OK")
-        pools = [_pool_facts(pool, self._policies.get(pool.name)) for pool in self._pools]
+        pools = [_pool_facts(pool, self._policies().get(pool.name)) for pool in self._pools]
         signals = [
             {"signal": each.signal, "subject": each.subject, "is_degraded": each.is_degraded, "detail": each.detail}
             for each in self._signals()

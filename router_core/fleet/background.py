@@ -28,6 +28,10 @@ class BackgroundTasks:
         task.add_done_callback(self._ended)
         return task
 
+    async def wait(self) -> None:
+        """Return when none is left running."""
+        await asyncio.gather(*tuple(self._tasks), return_exceptions=True)
+
     async def cancel(self) -> None:
         """End them all; returns when none is left running."""
         tasks = tuple(self._tasks)

@@ -107,6 +107,7 @@ def buckets_for(full_name: str) -> tuple[float, ...]:
 HELP: Mapping[str, str] = {
     PREFIX + stem: text
     for stem, text in {
+        "reloads_total": "Settings and policies that were to be taken over while the router runs, by what came of it.",
         "requests_total": "Attempts that ended, by worker, outcome and leg.",
         "request_duration_seconds": "Seconds from reserving the worker to the end of its answer.",
         "time_to_first_token_seconds": "Seconds from reserving the worker to the first byte of its answer's body.",

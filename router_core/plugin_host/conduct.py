@@ -14,7 +14,7 @@ class Conduct:
     """Keeps the score of one policy. A hook's strikes end with its next call that goes well.
 
     Attributes:
-        is_quarantined: Whether the policy is cut off; stays so until the router restarts.
+        is_quarantined: Whether the policy is cut off; stays so until it is replaced or the router restarts.
         strikes: Faults or late answers in a row by hook; holds no zeros, so that an empty one costs nothing to test.
     """
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from router_core.contract.errors import PolicyContractError, StartupError
 from router_core.contract.policy import least_loaded
@@ -34,6 +34,13 @@ _LOGGER = logging.getLogger(__name__)
 _NO_LIMITS_GIVEN = FaultLimits()
 
 
+class Succeeded(Protocol):
+    """A manager whose place another takes."""
+
+    observers: Observers
+    keeps_observers: bool
+
+
 class PolicyManager:
     """One pool's policy, its wrappers and its observers.
 
@@ -46,6 +53,9 @@ class PolicyManager:
         decision_count: Selections the policy answered.
         decision_seconds: Seconds they took together.
         faults: Faults by plugin and kind, observers' included; a live view.
+        in_flight: Attempts placed and not completed; whoever places them counts them here.
+        keeps_observers: Whether its observers are stopped with it.
+        on_idle: Called when an attempt completes and none is left in flight.
     """
 
     def __init__(
@@ -60,6 +70,7 @@ class PolicyManager:
         limits: FaultLimits = _NO_LIMITS_GIVEN,
         needs_pair: bool = False,
         watchdog: Watchdog | None = None,
+        log: FaultLog | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Check the plugins and make ready; no hook is called yet.
@@ -74,6 +85,7 @@ class PolicyManager:
             limits: How much is borne.
             needs_pair: Whether the pool places prefill/decode pairs.
             watchdog: One shared with other pools, on the same clock; one of its own otherwise.
+            log: Where faults are counted, if they go on from another manager's.
             clock: Seconds; what budgets are measured by.
 
         Raises:
@@ -92,7 +104,10 @@ class PolicyManager:
         self._fallback: Fallback = fallback
         self._limits = limits
         self._clock = clock
-        self._log = FaultLog(_LOGGER, clock)
+        self.in_flight = 0
+        self.keeps_observers = True
+        self.on_idle: Callable[[], None] | None = None
+        self._log = FaultLog(_LOGGER, clock) if log is None else log
         self.faults: Mapping[tuple[str, str], int] = self._log.counts
         self._conduct = Conduct(name, self._label, limits=limits, log=self._log, refuses=fallback == "fail")
         self.decision_count = 0
@@ -121,8 +136,25 @@ class PolicyManager:
 
     @property
     def is_quarantined(self) -> bool:
-        """Whether the policy is cut off after too many faults in a row, until the router restarts."""
+        """Whether the policy is cut off after too many faults in a row, until it is replaced."""
         return self._conduct.is_quarantined
+
+    @property
+    def fault_log(self) -> FaultLog:
+        """Where its faults are counted."""
+        return self._log
+
+    def succeed(self, other: Succeeded) -> None:
+        """Take the place of another manager: its observers go on here. This one must have been made without any.
+
+        The other goes on telling them of the attempts it has placed, but no longer stops them.
+        """
+        self.observers = other.observers
+        other.keeps_observers = False
+        self.needs |= self.observers.needs
+        self.wants_first_token = self.wants_first_token or self.observers.wants_first_token
+        self._watched = (*self._watched, *self.observers.running)
+        self._watchdog.watch(self.observers.running)
 
     # --- choosing ---
 
@@ -211,6 +243,9 @@ class PolicyManager:
                 outcome=outcome,
             )
         self.observers.request_complete(worker, request, outcome)
+        self.in_flight -= 1
+        if self.on_idle is not None and self.in_flight <= 0:
+            self.on_idle()
 
     def worker_added(self, worker: Worker) -> None:
         """Tell everybody that a worker joined the pool."""
@@ -251,7 +286,8 @@ class PolicyManager:
 
     async def stop(self) -> None:
         """Stop what was started, in reverse; a quarantined policy too. Faults are logged; never raises one."""
-        await self.observers.stop()
+        if self.keeps_observers:
+            await self.observers.stop()
         for life in reversed(self._lives):
             await stop_quietly(life, self._log, self._limits, self._clock)
         self._watchdog.release(self._watched)

@@ -25,6 +25,9 @@ class PairManager:
         decode: The manager whose `select_single` places the decode leg.
         needs: What both and the observers need of a request, together.
         wants_first_token: Whether anybody listens to `on_first_token`.
+        in_flight: Attempts placed and not completed, each leg for itself; whoever places them counts them here.
+        keeps_observers: Whether its observers are stopped with it.
+        on_idle: Called when an attempt completes and none is left in flight.
     """
 
     def __init__(
@@ -48,6 +51,9 @@ class PairManager:
         self.prefill = prefill
         self.decode = decode
         self.observers = Observers(observers, clock=clock)
+        self.in_flight = 0
+        self.on_idle: Callable[[], None] | None = None
+        self.keeps_observers = True
         self._watchdog = Watchdog(clock=clock) if watchdog is None else watchdog
         self.needs = prefill.needs | decode.needs | self.observers.needs
         self.wants_first_token = (
@@ -84,6 +90,14 @@ class PairManager:
         """Faults by plugin and kind, of both and of the observers."""
         return Counter(self.prefill.faults) + Counter(self.decode.faults) + Counter(self.observers.faults)
 
+    def succeed(self, other: PolicyManager | PairManager) -> None:
+        """Take the place of another manager, as `PolicyManager.succeed`."""
+        self.observers = other.observers
+        other.keeps_observers = False
+        self.needs |= self.observers.needs
+        self.wants_first_token = self.wants_first_token or self.observers.wants_first_token
+        self._watchdog.watch(self.observers.running)
+
     def select_pair(
         self, prefill_workers: tuple[Worker, ...], decode_workers: tuple[Worker, ...], request: RoutingRequest
     ) -> tuple[Worker, Worker] | None:
@@ -105,6 +119,9 @@ class PairManager:
         """Tell the worker's side and the observers that a leg's attempt ended."""
         self._side(worker).request_complete(worker, request, outcome)
         self.observers.request_complete(worker, request, outcome)
+        self.in_flight -= 1
+        if self.on_idle is not None and self.in_flight <= 0:
+            self.on_idle()
 
     def worker_added(self, worker: Worker) -> None:
         """Tell the worker's side and the observers that it joined."""
@@ -133,7 +150,8 @@ class PairManager:
 
     async def stop(self) -> None:
         """Stop what was started, in reverse."""
-        await self.observers.stop()
+        if self.keeps_observers:
+            await self.observers.stop()
         await self.decode.stop()
         await self.prefill.stop()
         self._watchdog.release(self.observers.running)

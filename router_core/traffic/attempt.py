@@ -32,6 +32,7 @@ class Attempt(PlacedListener):
         "_dispatcher",
         "_exchange",
         "_lease",
+        "_policy",
         "_request",
         "_started",
         "_trials",
@@ -49,6 +50,8 @@ class Attempt(PlacedListener):
         trials: Trials | None,
     ) -> None:
         self._dispatcher = dispatcher
+        self._policy = dispatcher.policy  # whoever placed it hears of its end, even if another decides by then
+        self._policy.in_flight += 1
         self._exchange = exchange
         self._request = request
         self._lease = lease
@@ -85,8 +88,9 @@ class Attempt(PlacedListener):
         dispatcher, worker = self._dispatcher, self._lease.worker
         self._ttft_s = dispatcher.now() - self._started
         self._lease.first_token()
-        if dispatcher.policy.wants_first_token:
-            dispatcher.policy.first_token(worker, self._request)
+        policy = self._policy
+        if policy.wants_first_token:
+            policy.first_token(worker, self._request)
         if self._exchange.head.path == b"/v1/responses":
             self._awaits_id = not dispatcher.stored_responses.learn(data, worker)
 
@@ -98,7 +102,7 @@ class Attempt(PlacedListener):
         if self._awaits_id:
             dispatcher.stored_responses.learn(exchange.tail, worker)
         outcome = self._outcome(ending)
-        dispatcher.policy.request_complete(worker, request, outcome)
+        self._policy.request_complete(worker, request, outcome)
         if exchange.follower is not None and (followers := following(exchange)) is not None:
             followers.attempt_ended(worker, request, outcome)
         breakers = dispatcher.breakers

@@ -45,7 +45,6 @@ class Dispatcher:
     """
 
     def __init__(self, pool: WorkerPool, policy: PolicyManager | PairManager, shared: SharedTraffic) -> None:
-        self.policy = policy
         self.stored_responses = shared.stored_responses
         self.breakers = shared.breakers
         self.retries = shared.retries
@@ -57,6 +56,11 @@ class Dispatcher:
         self._ledger = shared.ledger
         self._on_connect_failed = shared.on_connect_failed
         self._address = shared.address
+        self.set_policy(policy)
+
+    def set_policy(self, policy: PolicyManager | PairManager) -> None:
+        """Have another policy decide from now on; attempts under way stay with the one that placed them."""
+        self.policy = policy
         self._needs = policy.needs
         self._header_needs = tuple(
             (need[len(_HEADER_NEED) :], need[len(_HEADER_NEED) :].encode())
@@ -146,7 +150,7 @@ class Dispatcher:
     def _place_again(self, exchange: Exchange, request: RoutingRequest, trials: Trials) -> bool:
         """Pick again, of the workers not tried yet if there are any. False if there is nobody."""
         candidates = untried(self._candidates_like(exchange, request, trials.tried[-1]), trials)
-        return bool(candidates) and self._place(exchange, request.next_attempt(), candidates, trials)
+        return bool(candidates) and self._place(exchange, self._again(exchange, request), candidates, trials)
 
     def _candidates_like(
         self,
@@ -197,6 +201,10 @@ class Dispatcher:
         if not self._header_needs:
             return RoutingRequest(exchange.request_id, prompt, needs=self._needs)
         return RoutingRequest(exchange.request_id, prompt, needs=self._needs, headers=self._headers(head))
+
+    def _again(self, exchange: Exchange, request: RoutingRequest) -> RoutingRequest:
+        """Return a request for another try, which another policy may place than the one before."""
+        return request.next_attempt(needs=self._needs, headers=self._headers(exchange.head))
 
     def _headers(self, head: RequestHead) -> Mapping[str, str]:
         return {

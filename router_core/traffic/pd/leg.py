@@ -51,6 +51,7 @@ class PairLeg:
         self.worker: Worker = lease.worker
         self.is_finished = False
         self._policy = dispatcher.policy
+        self._policy.in_flight += 1
         self._finish_draining = dispatcher.finish_draining
         self._followers = followers
         self._now = dispatcher.now

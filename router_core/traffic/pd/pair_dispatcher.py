@@ -79,7 +79,7 @@ class PairDispatcher(Dispatcher):
         decodes = untried(decodes, trials)
         if not prefills or not decodes:
             return False
-        return self._place_pair(exchange, request.next_attempt(), prefills, decodes, trials)
+        return self._place_pair(exchange, self._again(exchange, request), prefills, decodes, trials)
 
     def linger(self, attempt: PairAttempt) -> asyncio.TimerHandle:
         """Let the legs of a client that left go on for a while."""

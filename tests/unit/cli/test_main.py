@@ -17,7 +17,7 @@ def served(monkeypatch):
 
     given = []
 
-    def run_server(config):
+    def run_server(config, load):
         given.append(config)
         return 0
 
@@ -78,7 +78,7 @@ def test_a_flag_without_its_value_is_refused(capsys):
 
 
 def test_ctrl_c_exits_with_130(monkeypatch, served):
-    def interrupted(config):
+    def interrupted(config, load):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["router_core.cli.serve"], "run_server", interrupted)
@@ -146,5 +146,5 @@ def test_every_flag_reaches_its_setting(served, tmp_path):
 
 
 def test_the_exit_code_is_the_servers(monkeypatch, served):
-    monkeypatch.setattr(sys.modules["router_core.cli.serve"], "run_server", lambda config: 7)
+    monkeypatch.setattr(sys.modules["router_core.cli.serve"], "run_server", lambda config, load: 7)
     assert main(["serve", "--worker-urls", "http://a"]) == 7

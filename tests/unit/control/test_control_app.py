@@ -209,7 +209,7 @@ async def test_one_usable_pool_of_two_is_enough() -> None:
 async def test_verbose_health_tells_of_workers_and_of_the_policys_faults() -> None:
     policy = FakePolicy(faults={("cache_aware", "raised"): 3}, is_quarantined=True)
     workers = [Worker("http://a", load=2, models=["m2", "m1"])]
-    async with control(workers, policies={"default": policy}) as client:
+    async with control(workers, policies=lambda: {"default": policy}) as client:
         response = await client.get("/health?verbose")
         assert response.status == 200
         assert await response.json() == {
