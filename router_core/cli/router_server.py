@@ -234,7 +234,7 @@ class RouterServer:
         self._poll_if_needed()
         sources = SourceSupervisor(
             self._sources,
-            Roster(self.registrations, keys=keys),
+            Roster(self.registrations, keys=keys, is_own_address=self._is_own_address),
             random=random.Random(),  # noqa: S311  # spreads restarts in time
         )
         stack.push_async_callback(sources.stop)
@@ -340,6 +340,10 @@ class RouterServer:
             self.registry.add_sampler(telemetry_sampler(pool.name, freshness))
             self.signals.add(telemetry_check(pool.name, freshness))
         stack.push_async_callback(poller.stop)
+
+    def _is_own_address(self, url: str) -> bool:
+        address = self._address if self._address[1] else (self.config.host, self.config.port)
+        return is_own_address(url, address)
 
     def _was_well(self, worker: Worker) -> bool:
         registration = self.registrations.at(worker.base_url)

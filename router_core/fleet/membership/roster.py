@@ -69,6 +69,7 @@ class Roster:
         pool: Whose members to keep.
         keys: Where the API keys go that a source knows.
         make_worker: Builds a worker that joins.
+        is_own_address: Tells whether a URL is the router's own: such a worker is skipped, its requests would go round.
     """
 
     def __init__(
@@ -77,10 +78,12 @@ class Roster:
         *,
         keys: WorkerKeys | None = None,
         make_worker: Callable[[WorkerSpec], Worker] = worker_of,
+        is_own_address: Callable[[str], bool] = lambda url: False,  # noqa: ARG005  # named as callers pass it
     ) -> None:
         self._pool = pool
         self._keys = keys or WorkerKeys()
         self._make_worker = make_worker
+        self._is_own_address = is_own_address
         self._lists: dict[str, dict[str, WorkerSpec]] = {}
         self._members: dict[str, _Member] = {}
         self._complaints: dict[str, frozenset[str]] = {}
@@ -162,6 +165,9 @@ class Roster:
                 url = worker_url(spec.url)
             except ValueError as error:
                 complaints.add(f"{source}: a worker is skipped: {error}")
+                continue
+            if self._is_own_address(url):
+                complaints.add(f"{source}: worker {url} is skipped: it is this router itself")
                 continue
             if url in listed:
                 complaints.add(f"{source}: worker {url} is listed more than once; the first entry counts")

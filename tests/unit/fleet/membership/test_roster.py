@@ -173,3 +173,10 @@ def test_the_pool_holds_what_the_sources_list_now(reports: list[tuple[str, list[
         assert set(history.urls) == listed | {by_hand.url}
         for url in listed:
             assert history.pool.get(url).role in {roles[name, url] for name in latest if url in latest[name]}
+
+
+def test_the_router_itself_is_never_its_own_worker(caplog):
+    pool = WorkerPool()
+    Roster(pool, is_own_address=lambda url: url == A).report("file")(specs(A, B))
+    assert [worker.url for worker in pool.workers] == [B]
+    assert f"file: worker {A} is skipped: it is this router itself" in caplog.text
