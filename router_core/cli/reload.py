@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 ReloadPart = Callable[[RouterConfig], Awaitable[None]]
 """Takes over what it can of new settings; raises `StartupError` if it cannot, having changed nothing."""
 
-_LIVE = frozenset({"policy", "prefill_policy", "decode_policy", "wrappers", "log_level"})
+_LIVE = frozenset({"policy", "prefill_policy", "decode_policy", "wrappers", "log_level", "auth"})
 _LIVE_IN_MODEL = frozenset({"policy", "prefill_policy", "decode_policy", "wrappers"})
 
 
@@ -67,7 +67,7 @@ class Reloading:
                 await self._pools[settings.name].replace_policy(settings)
         except StartupError as error:
             self._metrics.count("reloads_total", 1, {"result": "refused"})
-            _log.error("the settings are not taken over: %s", "; ".join(error.problems))
+            _log.error("not reloaded: %s", "; ".join(error.problems))
             raise
         self.config = config
         self._on_replaced()

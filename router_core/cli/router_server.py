@@ -22,7 +22,6 @@ from router_core.cli.reload import Reloading
 from router_core.cli.served_pool import build_pools
 from router_core.cli.static_workers import static_workers, worker_keys
 from router_core.config import DEFAULT_POOL, RouterConfig
-from router_core.contract.errors import StartupError
 from router_core.contract.worker import Worker
 from router_core.control.app import create_control_app
 from router_core.control.log_level import LogLevelHandlers
@@ -93,7 +92,7 @@ class RouterServer:
         self.registrations = WorkerRegistry(self.pool, wall_clock=time.time, keys=self._keys)
         self.pools = build_pools(config, self.pool, self.registry)
         self.reloading = Reloading(config, self.pools, self.registry, on_replaced=self._poll_if_needed)
-        self.reloading.parts.append(_take_log_level)
+        self.reloading.parts += [self._take_keys, _take_log_level]
         self.signals = SignalBoard()
         parts = [pool.part for pool in self.pools]
         if len(parts) > 1:
@@ -150,15 +149,9 @@ class RouterServer:
         """Tell everybody to go elsewhere: not ready any more, answers close their connections. Who comes is served."""
         self._relay.drain()
 
-    def reload(self) -> None:
-        """Read again what may change while the router runs: API keys. What cannot be used changes nothing, loudly."""
-        try:
-            self.gate.reload()
-        except StartupError as error:
-            for problem in error.problems:
-                _log.error("not reloaded: %s", problem)
-        else:
-            _log.info("reloaded: %d API keys", self.gate.key_count)
+    async def _take_keys(self, config: RouterConfig) -> None:
+        self.gate.reload(config.auth)
+        _log.info("reloaded: %d API keys", self.gate.key_count)
 
     def end_grace(self) -> None:
         """End the requests that still run; whoever waits in `stop` goes on with the rest of it."""
@@ -304,7 +297,9 @@ class RouterServer:
 
     def _is_own_address(self, url: str) -> bool:
         admin = None if self._admin is None else self._admin.address
-        return is_own_address(url, self._address) or (admin is not None and is_own_address(url, admin))
+        # Sources report before the router listens.
+        own = self._address if self._address[1] else (self.config.host, self.config.port)
+        return is_own_address(url, own) or (admin is not None and is_own_address(url, admin))
 
     async def _listen_for_administrators(
         self, stack: contextlib.AsyncExitStack, client: EngineClient, port: int
@@ -340,10 +335,6 @@ class RouterServer:
             self.registry.add_sampler(telemetry_sampler(pool.name, freshness))
             self.signals.add(telemetry_check(pool.name, freshness))
         stack.push_async_callback(poller.stop)
-
-    def _is_own_address(self, url: str) -> bool:
-        address = self._address if self._address[1] else (self.config.host, self.config.port)
-        return is_own_address(url, address)
 
     def _was_well(self, worker: Worker) -> bool:
         registration = self.registrations.at(worker.base_url)

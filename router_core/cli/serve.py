@@ -47,9 +47,8 @@ async def _serve(server: RouterServer, load: Callable[[], RouterConfig] | None) 
         loop.add_signal_handler(number, signals.put_nowait, number)
     reloads = BackgroundTasks(_log, "the settings are not taken over")
     await server.start()
-    if load is not None:
-        loop.add_signal_handler(signal.SIGHUP, lambda: reloads.start(_reload(server, load)))
-    loop.add_signal_handler(signal.SIGHUP, server.reload)
+    again = load or (lambda: server.config)  # without a source of settings, files that they name are read again
+    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.start(_reload(server, again)))
     _calm_garbage_collector()
     workers = len(server.registrations.registrations)
     _log.info(
@@ -98,7 +97,7 @@ async def _reload(server: RouterServer, load: Callable[[], RouterConfig]) -> Non
     try:
         config = load()
     except StartupError as error:
-        _log.error("the settings are not taken over: %s", "; ".join(error.problems))
+        _log.error("not reloaded: %s", "; ".join(error.problems))
         return
     with contextlib.suppress(StartupError):  # it is in the log
         await server.reloading.reload(config)
