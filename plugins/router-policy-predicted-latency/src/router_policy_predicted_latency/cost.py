@@ -5,7 +5,7 @@ cost(w) = max(backlog, memory_wait) + start + weight * x + decode terms, where
 - x: predicted seconds to prefill what w does not have of the prompt;
 - backlog: predicted seconds until the prefills sent to w before are over;
 - memory_wait: how long until enough memory is free, if the prompt and its answer do not fit beside what runs;
-- weight = 1 + hit rate + arrivals at w while it works off its backlog and half of x: every second of prefill also holds
+- weight = 1 + hit rate + arrivals at w while it works off its backlog and part of x: every second of prefill also holds
   up those that come meanwhile, and drives out what others would have found in the cache;
 - decode terms: how much the request slows down, and is slowed down by, those that decode on w.
 """
@@ -23,6 +23,9 @@ from router_policy_predicted_latency.worker_state import WorkerState
 
 _LONGEST_QUEUE = 20.0
 """Requests held up that count at most: beyond it the price of a prefill is high enough."""
+
+_OWN_SHARE = 0.4
+"""Share of its own prefill in which others come and wait; found best, theory says a half."""
 
 
 class Quote(NamedTuple):
@@ -88,12 +91,12 @@ def cheapest(
         missing = index.pinned_tokens(state.url) + new + output_tokens * (state.flights + 1) - capacity
         if missing > 0:
             wait_s = max(wait_s, missing / (capacity + 1) * demand.hold_s)
-        held_up = state.arrival_rate(now) * (backlog_s + prefill_s / 2)
+        held_up = state.arrival_rate(now) * (backlog_s + _OWN_SHARE * prefill_s)
         weight = base_weight + min(_LONGEST_QUEUE, held_up)
         _, sequence_s, context_s = state.decode.coefficients
         decoding = state.decoding
         slower_step_s = context_s * state.context_tokens + sequence_s * decoding
-        decode_s = decode_weight * (output_tokens * slower_step_s + prefill_s * decoding)
+        decode_s = decode_weight * (output_tokens * slower_step_s + 2 * prefill_s * decoding)
         cost = wait_s + start_s + weight * prefill_s + decode_s
         if cost > best_cost:
             continue

@@ -12,7 +12,7 @@ _RELATIVE_NOISE = 0.15
 """How far an observation is off, as a share of what was predicted: long ones count less for each second."""
 
 _ROUNDS = 30
-_FLEET_WEIGHT = 10.0
+_FLEET_WEIGHT = 30.0
 """Observations that the whole fleet's evidence counts for at most: a worker's own prevails soon."""
 
 _OUTLIER = 4.0
@@ -20,7 +20,7 @@ _OUTLIER = 4.0
 
 _ENOUGH_SURPRISES = 3
 _SURPRISED = 1 / 16
-_SCALE_SHARE = 0.02
+_SCALE_SHARE = 0.005
 
 _EAGER = 30
 _SOLVE_EVERY = 8
@@ -103,7 +103,7 @@ class Fleet:
     """What all workers of a pool have seen together.
 
     Attributes:
-        evidence: Their observations.
+        evidence: Their observations, each as a multiple of its worker's scale.
         log_scale: How much slower than guessed they are, as a logarithm; a running mean.
         seen: Observations so far.
     """
@@ -166,17 +166,19 @@ class LinearModel:
     def learn(self, features: Features, value: float) -> None:
         """Take in an observation; one that is wildly off moves the estimate, but only so far."""
         self._learn_scale(features, value)
-        expected = max(self.predict(features), math.exp(self._log_scale) * _dot(self._guess.coefficients, features))
+        expected = self.predict(features)
+        if self.seen < _EAGER:
+            expected = max(expected, math.exp(self._log_scale) * _dot(self._guess.coefficients, features))
         limit = _OUTLIER * (expected + self._noise_floor)
         # One is an accident; several in a row mean that what was seen before is of no use any more.
         self._surprises = self._surprises + 1 if value > limit else 0
         if self._surprises >= _ENOUGH_SURPRISES:
             self._own.fade(_SURPRISED)
-            self._fleet.evidence.fade(_SURPRISED)
         value = min(value, limit)
         noise = self._noise_floor + _RELATIVE_NOISE * max(expected, value)
         self._own.observe(features, value, noise=noise, keep=self._keep)
-        self._fleet.evidence.observe(features, value, noise=noise, keep=self._keep)
+        scale = math.exp(self._log_scale)
+        self._fleet.evidence.observe(features, value / scale, noise=noise / scale, keep=self._keep)
         self.seen += 1
         if self.seen <= _EAGER or self.seen % _SOLVE_EVERY == 0:
             self._solve()
@@ -195,7 +197,7 @@ class LinearModel:
         share = min(1.0, _FLEET_WEIGHT / count) if count else 0.0
         evidence = (
             (self._own, 1.0, 1.0),
-            (fleet.evidence, share, math.exp(self._log_scale - fleet.log_scale)),
+            (fleet.evidence, share, scale),
             (self._guess.evidence, 1.0, scale),
         )
         self.coefficients = _solve(evidence, self.coefficients)

@@ -18,7 +18,7 @@ _PENALTY_S = 0.5
 _LONGEST_PENALTY_S = 30.0
 """A worker that fails counts as busy for so long, twice as long each time, until it serves again."""
 
-_HORIZON_S = 30.0
+_HORIZON_S = 60.0
 """How far back a worker's rate of arrivals looks: as far as the same sessions and prefixes go on coming."""
 
 _LEARN_FROM_TOKENS = 16
