@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 
-.PHONY: help install run test load lint audit bench docs-reference wheels clean
+.PHONY: help install run test load peers lint audit bench docs-reference wheels clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,11 @@ test: $(STAMP)  ## Run all tests, those with real llama.cpp engines too; the sus
 
 load: $(STAMP)  ## Drive sustained load for some minutes and watch memory and load figures
 	$(BIN)/python -m pytest -q -m load -s
+
+peers: $(STAMP)  ## Send the same requests through sglang-router and through this router
+	@test -x .cache/peers/sglang/bin/python || $(BIN)/uv venv -q --python $(BIN)/python .cache/peers/sglang
+	@$(BIN)/uv pip install -q --python .cache/peers/sglang/bin/python sglang-router==0.3.2
+	$(BIN)/python -m pytest -q -m peers
 
 lint: $(STAMP)  ## Check style, types and the layering
 	$(BIN)/ruff check .

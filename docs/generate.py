@@ -20,6 +20,8 @@ from pathlib import Path
 from prometheus_client.metrics_core import Metric
 
 from router_core.cli.describe_policy import describe
+from router_core.cli.launch.flags import Composes, Flag, Moot, PolicyOption, Refused, Sets, flags_of
+from router_core.cli.launch.router_args import RouterArgs
 from router_core.cli.main import _COMMANDS
 from router_core.config import iter_fields
 from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome
@@ -188,6 +190,31 @@ def presets() -> str:
     return table(heads, rows)
 
 
+def launch_flags() -> str:
+    """Return each flag of `launch` with its default and what is done with it."""
+    rows = [
+        row(f"`{each.option}`", "" if each.default in (None, [], False) else f"`{each.default}`", _fate(each))
+        for each in flags_of(RouterArgs)
+    ]
+    return table(("flag", "default", "what is done with it"), rows)
+
+
+def _fate(each: Flag) -> str:
+    ours = " Not a flag of sglang-router." if each.is_ours else ""
+    match each.fate:
+        case Sets(path=path, note=note):
+            text = f"Sets `{path}`. {note}"
+        case Composes(paths=paths, note=note):
+            text = f"Sets {listed(paths)}. {note}"
+        case PolicyOption(policies=policies):
+            text = f"Option of {listed(policies)}."
+        case Moot(reason=reason):
+            text = f"No effect: {reason}."
+        case Refused(remedy=remedy):
+            text = f"Refused: {remedy}."
+    return text.strip() + ours
+
+
 # --- metrics ---
 
 
@@ -348,6 +375,7 @@ REGIONS: dict[str, Callable[[], str]] = {
     "config": config,
     "policies": policies,
     "cli-serve": lambda: command("serve"),
+    "launch-flags": launch_flags,
     "cli-policies": lambda: command("policies"),
     "cli-demo": lambda: command("demo"),
     "cli-simulate": lambda: command("simulate"),

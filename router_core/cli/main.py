@@ -117,6 +117,18 @@ def _serve(parsed: argparse.Namespace) -> int:
     return run_server(config, load)
 
 
+def _add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+    from router_core.cli.launch.router_args import RouterArgs
+
+    RouterArgs.add_cli_args(parser)
+
+
+def _launch(parsed: argparse.Namespace) -> int:
+    from router_core.cli.launch import command
+
+    return command.run(parsed)
+
+
 def _add_policies_arguments(parser: argparse.ArgumentParser) -> None:
     from router_core.cli import policies
 
@@ -167,6 +179,7 @@ def _trace(parsed: argparse.Namespace) -> int:
 
 _COMMANDS: Mapping[str, Command] = {
     "serve": Command("Route requests to workers.", arguments.add_serve_arguments, _serve),
+    "launch": Command("Route requests to workers, with the flags of sglang-router.", _add_launch_arguments, _launch),
     "policies": Command("Show the installed policies, or one of them in detail.", _add_policies_arguments, _policies),
     "demo": Command("Show a policy at work over simulated engines.", _add_demo_arguments, _demo),
     "simulate": Command("Replay a trace with policies, on simulated engines.", _add_simulate_arguments, _simulate),

@@ -14,12 +14,13 @@ from router_core.config.auth import ApiKey, AuthConfig
 from router_core.config.failures import BreakerConfig, RetriesConfig
 from router_core.config.fields import ConfigField, iter_fields
 from router_core.config.key_file import all_keys
-from router_core.config.loading import load_config
+from router_core.config.loading import config_of, load_config
 from router_core.config.models import ModelConfig
 from router_core.config.pd import PdConfig, PrefillWorker
 from router_core.config.pools import DEFAULT_POOL, PoolSettings, pools_of
 from router_core.config.schema import HealthConfig, LimitsConfig, RouterConfig, TelemetryConfig
 from router_core.config.selection import PluginSelection, PolicySelection
+from router_core.config.sources import Setting
 
 __all__ = [
     "DEFAULT_POOL",
@@ -38,8 +39,10 @@ __all__ = [
     "PrefillWorker",
     "RetriesConfig",
     "RouterConfig",
+    "Setting",
     "TelemetryConfig",
     "all_keys",
+    "config_of",
     "iter_fields",
     "load_config",
     "pools_of",

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -47,8 +44,7 @@ def run_apart(
                 index = waiting.pop()
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(theirs, scenario, *runs[index]), daemon=True)
-                with _without_interrupts():
-                    process.start()
+                process.start()
                 theirs.close()
                 working[ours] = index, process
             for ready in wait(list(working)):
@@ -82,17 +78,6 @@ def run_apart(
             process.join()
             connection.close()
     return [record for record in records if record is not None]
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Let processes that begin here never see Ctrl-C: it is the parent that ends them, as soon as it sees it itself."""
-    resource_tracker.ensure_running()  # it would unblock the signal if it were started later
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(news: Connection, scenario: Scenario, contender: Contender, seed: int) -> None:

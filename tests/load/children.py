@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +99,18 @@ async def engine_process(count: int, **knobs: float) -> AsyncIterator[Engines]:
 
 
 @contextlib.asynccontextmanager
-async def router_process(worker_urls: list[str], policy: str) -> AsyncIterator[Router]:
-    """Run `router-core serve` and wait until all workers are healthy."""
+async def router_process(
+    worker_urls: list[str], policy: str, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Router]:
+    """Run `router-core serve` and wait until all workers are healthy.
+
+    Args:
+        worker_urls: Its workers.
+        policy: Its policy.
+        settings: Environment variables without their prefix.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
+    environment |= {_PREFIX + name: value for name, value in (settings or {}).items()}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "router_core", "serve", "--host", "127.0.0.1", "--port", "0", "--policy", policy),
         *("--worker-urls", *worker_urls),
