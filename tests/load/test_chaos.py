@@ -39,7 +39,7 @@ _SETTINGS = {
     "LIMITS__STALL_TIMEOUT_S": "3",
     "LIMITS__REQUEST_TIMEOUT_S": "20",
     "BREAKER__OPEN_S": "2",
-    "RETRIES__BUDGET": "1",
+    "RETRIES__BUDGET_SHARE": "1",
 }
 
 
