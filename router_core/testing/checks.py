@@ -233,7 +233,7 @@ def check_copes_with_anonymous_requests(subject: Subject) -> None:
                 raise AssertionError("a request that names no model, user, session or header was refused")
 
 
-def check_memory_stays_bounded(subject: Subject, placements: int = 30_000, slack_bytes: int = 256 * 1024) -> None:
+def check_memory_stays_bounded(subject: Subject, placements: int = 12_000, slack_bytes: int = 160 * 1024) -> None:
     """What a policy remembers stops growing: half of many distinct requests, a second apart, fill it, the rest do not.
 
     A policy with a large capacity is given a small one by `memory_options`.
