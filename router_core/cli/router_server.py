@@ -253,7 +253,7 @@ class RouterServer:
         return HealthChecker(
             self.pool,
             client,
-            endpoint=health.endpoint,
+            endpoint=health.endpoint if health.enabled else None,
             interval_s=health.interval_s,
             timeout_s=health.timeout_s,
             failure_threshold=health.failure_threshold,

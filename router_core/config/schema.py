@@ -61,6 +61,9 @@ class HealthConfig(Section):
     success_threshold: Count = 1
     """Passed checks in a row after which it gets requests again."""
 
+    enabled: bool = True
+    """Ask workers how they are. Without it all are taken for well, and only failing requests tell otherwise."""
+
 
 class TelemetryConfig(Section):
     """How engines are asked for their load. They are asked only if the policy needs it."""

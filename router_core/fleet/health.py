@@ -78,7 +78,7 @@ class HealthChecker:
     Args:
         pool: Whose workers to check; those that join and leave later are followed.
         client: Asks them.
-        endpoint: The path to ask.
+        endpoint: The path to ask; None asks nobody and takes all for well.
         interval_s: Seconds between checks of a worker, about.
         timeout_s: Seconds an answer may take.
         failure_threshold: Failures in a row that make a worker unhealthy.
@@ -93,7 +93,7 @@ class HealthChecker:
         pool: CheckedPool,
         client: Prober,
         *,
-        endpoint: str = "/health",
+        endpoint: str | None = "/health",
         interval_s: float = 60.0,
         timeout_s: float = 5.0,
         failure_threshold: int = 3,
@@ -163,7 +163,7 @@ class HealthChecker:
             await asyncio.sleep(delay_s)
         while True:
             watch.wake.clear()
-            reason = await self._client.check_health(worker.base_url, self._endpoint, self._timeout_s)
+            reason = await self._ask(worker)
             is_healthy = watch.judge(reason is None, self._failure_threshold, self._success_threshold)
             if is_healthy and self._register is not None and not watch.is_registered:
                 await self._register(worker)
@@ -183,6 +183,11 @@ class HealthChecker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(watch.pause_s(self._interval_s, self._random)):
                     await watch.wake.wait()
+
+    async def _ask(self, worker: Worker) -> str | None:
+        if self._endpoint is None:
+            return None
+        return await self._client.check_health(worker.base_url, self._endpoint, self._timeout_s)
 
     async def _learn_models(self, watch: _Watch) -> None:
         """Note the worker's models and adapters before it is admitted. One that tells none is admitted without."""

@@ -28,7 +28,7 @@ PEER_PYTHON = Path(
     os.environ.get("ROUTER_CORE_PEER_SGLANG", Path(__file__).parents[2] / ".cache/peers/sglang/bin/python")
 )
 PEER = (str(PEER_PYTHON), "-m", "sglang_router.launch_router")
-OURS = (sys.executable, "-m", "router_core", "serve")
+OURS = (sys.executable, "-m", "router_core", "launch")
 SEED = 20
 ADDED = {
     *(

@@ -67,9 +67,7 @@ def control_plane_keys(given: Sequence[str] | None) -> list[tuple[str, str, str,
     for number, text in enumerate(given or (), 1):
         parts = text.split(":", 3)
         if len(parts) != 4 or not parts[3]:
-            raise ValueError(
-                f"--control-plane-api-keys: the key no. {number} is not ID:NAME:ROLE:KEY; give all four parts"
-            )
+            raise ValueError(f"--control-plane-api-keys: no. {number} is not ID:NAME:ROLE:KEY; give all four parts")
         identity, name, role, key = parts
         if role.lower() not in _ROLES:
             raise ValueError(

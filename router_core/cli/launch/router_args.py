@@ -94,6 +94,7 @@ class RouterArgs:
         Composes(("policy.options",)),
         "An option of the policy; repeat for each.",
         name="policy-option",
+        cli_default=None,
         action="append",
         metavar="KEY=VALUE",
         is_ours=True,
@@ -280,12 +281,12 @@ class RouterArgs:
     tokenizer_cache_l1_max_memory: int = flag(52428800, _NO_TOKENIZER, "How many bytes of them.")
     reasoning_parser: str | None = flag(
         None,
-        Refused("give --reasoning-parser to the engines: they answer, the router passes it on"),
+        Refused("give it to the engines: they parse, the router passes on what they say"),
         "Reasoning parser.",
     )
     tool_call_parser: str | None = flag(
         None,
-        Refused("give --tool-call-parser to the engines: they answer, the router passes it on"),
+        Refused("give it to the engines: they parse, the router passes on what they say"),
         "Tool-call parser.",
     )
     mcp_config_path: str | None = flag(

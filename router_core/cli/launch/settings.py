@@ -69,6 +69,7 @@ def _settings(arguments: RouterArgs) -> Iterator[Setting]:
         elif isinstance(each.fate, Composes):
             yield from _composed(each, arguments)
     yield Setting(("forward_headers",), "sglang", "launch")
+    yield Setting(("unknown_models",), "pass", "launch")  # as there: clients of SGLang's often say `default`
 
 
 def _composed(each: Flag, arguments: RouterArgs) -> Iterator[Setting]:

@@ -34,6 +34,7 @@ def test_without_arguments_the_defaults_are_the_other_routers():
     assert config.limits.shutdown_grace_s == 180
     assert config.admission.max_concurrent_requests is None
     assert tuple(config.forward_headers) == ("sglang",)
+    assert config.unknown_models == "pass"
 
 
 def test_a_router_made_in_python_has_no_metrics_port_unless_one_is_given():

@@ -106,6 +106,14 @@ async def test_an_unreachable_worker_is_settled_stays_unhealthy_and_is_mentioned
     assert said[0].startswith(f"worker {NOBODY} is not healthy yet: ")
 
 
+async def test_without_checks_everybody_is_taken_for_well() -> None:
+    pool, changes = WorkerPool(workers=[unchecked(NOBODY)]), Changes()
+    async with checking(pool, changes, endpoint=None) as checker:
+        assert await changes.next() == (NOBODY, True, None)
+        checker.check_now(pool.workers[0])
+        assert [worker.url for worker in pool.candidates()] == [NOBODY]
+
+
 async def test_failures_below_the_threshold_do_no_harm_and_a_success_wipes_them_out() -> None:
     async with engine() as one:
         one.script = [200] + [500, 500, 200] * 3
