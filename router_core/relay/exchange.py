@@ -199,9 +199,11 @@ class Exchange(PassedAnswer):
 
     def shut_down(self) -> None:
         """The router ends before the answer does. Nobody is to blame: for the listener it is as if the client left."""
-        has_begun = self.status is not None
+        has_begun, listener = self.status is not None, self._listener
         self._fail(Ending.CLIENT_GONE, "the router is shutting down")
-        if has_begun:
+        if has_begun and listener is not None:
+            self._end_early(listener, Ending.CLIENT_GONE)
+        elif has_begun:
             self._client.break_off(ends_by_close=True)
         else:
             self.respond(503, error_body(503, "shutting_down", SHUTTING_DOWN))
@@ -287,7 +289,7 @@ class Exchange(PassedAnswer):
             closing = closing_events(words, self._framing, self.tail, is_decoded=self._sink is not None)
         if closing is not None:
             self._write(closing)
-            self._client.answered(keep_alive=self._keep_alive)
+            self._client.answered(keep_alive=self._keep_alive and self._client.may_stay_open)
             return
         ends_by_close = self._sink is not None or isinstance(self._framing, UntilCloseBody)
         self._client.break_off(ends_by_close=ends_by_close)

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 class Ending(Enum):
     """How sending a request to a worker ended.
 
-    After CLIENT_GONE nobody is left to answer; after the others but COMPLETE the decider answers or sends the request
-    again, unless the worker's answer had begun (`Exchange.status` is set): then the relay ends it with the listener's
-    last words, or breaks the client's connection off. STALLED is a worker that sent nothing for too long, WORKER_DOWN
-    one that somebody else found dead, DECLINED an answer that the listener did not want.
+    After CLIENT_GONE nobody is left to answer, or the router shuts down and sees to the client itself; after the others
+    but COMPLETE the decider answers or sends the request again, unless the worker's answer had begun (`Exchange.status`
+    is set): then the relay ends it with the listener's last words, or breaks the client's connection off. STALLED is a
+    worker that sent nothing for too long, WORKER_DOWN one that somebody else found dead, DECLINED an answer that the
+    listener did not want.
     """
 
     COMPLETE = auto()

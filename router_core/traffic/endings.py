@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from router_core.contract.request import OutcomeStatus
+from router_core.relay.exchange import SHUTTING_DOWN
 from router_core.relay.parties import Ending
 from router_core.traffic.stream_error import stream_error
 
@@ -26,11 +27,14 @@ ANSWER_TO_ENDING = {
     Ending.DECLINED: (502, "upstream_error", "The worker answered with an error that was too long to be passed on."),
     Ending.TIMEOUT: (504, "upstream_timeout", "The worker did not answer in time."),
     Ending.STALLED: (504, "upstream_timeout", "The worker did not answer in time."),
+    # A client that is gone reads nothing; one that is not is told so because the router is.
+    Ending.CLIENT_GONE: (503, "shutting_down", SHUTTING_DOWN),
 }
 _MESSAGE_IN_MID_STREAM = {
     Ending.CONNECTION_LOST: "The worker's connection was lost in the middle of its answer.",
     Ending.TIMEOUT: "The worker did not finish its answer in time.",
     Ending.STALLED: "The worker stopped in the middle of its answer.",
+    Ending.CLIENT_GONE: "The router shut down in the middle of the answer.",
 }
 
 

@@ -86,7 +86,7 @@ async def test_a_request_whose_answer_had_not_begun_finishes_too(simulated_engin
         assert await router.ended() == 0
 
 
-async def test_when_the_grace_is_over_streams_are_cut_and_workers_see_it(folder):
+async def test_when_the_grace_is_over_streams_end_with_an_error_and_workers_see_it(folder):
     gate = asyncio.Event()
     async with (
         ScriptedServer(stream_until(gate)) as worker,
@@ -98,11 +98,30 @@ async def test_when_the_grace_is_over_streams_are_cut_and_workers_see_it(folder)
         client.send(chat(stream=True))
         await client.read_until(EVENTS[0])
         router.send_signal(signal.SIGTERM)
-        assert not (await client.read_rest()).endswith(b"0\r\n\r\n")
+        ended = await client.read_rest()
+        assert (b'"code":"shutting_down"' in ended, ended.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")) == (True, True)
         assert await router.ended() == 0
         gate.set()
         await worker.wait_closed(3)
         assert (folder / "stopped").exists()
+
+
+async def test_when_the_grace_is_over_an_answer_that_is_no_stream_breaks_off(folder):
+    gate = asyncio.Event()
+    half = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+    async with (
+        ScriptedServer(worker_script([Read(), Send(half), Pause(event=gate)])) as worker,
+        listening_router(
+            worker.url, policy="house:Tidy", folder=folder, settings={"LIMITS__SHUTDOWN_GRACE_S": "0.1"}
+        ) as router,
+        await RawClient.connect(router.url) as client,
+    ):
+        client.send()
+        await client.read_until(b"{")
+        router.send_signal(signal.SIGTERM)
+        assert await client.read_rest() == b""
+        assert await router.ended() == 0
+        gate.set()
 
 
 async def test_no_grace_ends_at_once(simulated_engine, folder):
