@@ -101,15 +101,26 @@ class Gate:
         Raises:
             StartupError: If they cannot be used, or would open a router that was closed: the old keys stay then.
         """
-        auth = auth or self._auth
+        self.renewal(auth or self._auth)()
+
+    def renewal(self, auth: AuthConfig) -> Callable[[], None]:
+        """Read and check new keys, and return what takes them.
+
+        Raises:
+            StartupError: As `reload`.
+        """
         keys = _usable(auth)
         if self._keys and not keys:
             raise StartupError(["auth: no key is left, which would open the router; restart it if you mean that"])
-        self._auth, self._keys = auth, keys
-        for access in (self.access, *(access for _, access, _ in self._others)):
-            access.set_keys(keys)
-        self.admission.set_keys(keys)
-        self._stand_in_the_way()
+
+        def take() -> None:
+            self._auth, self._keys = auth, keys
+            for access in (self.access, *(access for _, access, _ in self._others)):
+                access.set_keys(keys)
+            self.admission.set_keys(keys)
+            self._stand_in_the_way()
+
+        return take
 
     def _stand_in_the_way(self) -> None:
         first = self.access.handle if self.is_closed else self._routes.handle

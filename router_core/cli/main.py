@@ -106,15 +106,21 @@ class _VersionAction(argparse.Action):
 
 
 def _serve(parsed: argparse.Namespace) -> int:
-    from router_core.config import load_config
+    from router_core.cli.hangups import Hangups
+
+    hangups = Hangups()  # from before the settings are read: those who change them may send SIGHUP at any time
+
+    from router_core.cli.settings_source import SettingsSource
+    from router_core.config import config_file, load_config
 
     flags = dict(vars(parsed))
-    load = partial(load_config, path=flags.pop("config", None), environ=os.environ, flags=flags)
-    config = load()
+    path = config_file(flags.pop("config", None), os.environ)
+    source = SettingsSource(partial(load_config, path=path, environ=os.environ, flags=flags), path)
+    config = source.load()
 
     from router_core.cli.serve import run_server
 
-    return run_server(config, load)
+    return run_server(config, source, hangups)
 
 
 def _add_launch_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,19 +4,24 @@ changed.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from router_core.cli.served_pool import ServedPool
-from router_core.config import ModelConfig, PolicySelection, RouterConfig, pools_of
+from router_core.cli.settings_source import SettingsSource
+from router_core.cli.succession import Succession
+from router_core.config import ModelConfig, PolicySelection, PoolSettings, RouterConfig, pools_of
 from router_core.contract.errors import StartupError
 from router_core.observability.registry import MetricsRegistry
 
 _log = logging.getLogger(__name__)
 
-ReloadPart = Callable[[RouterConfig], Awaitable[None]]
-"""Takes over what it can of new settings; raises `StartupError` if it cannot, having changed nothing."""
+ReloadPart = Callable[[RouterConfig], Callable[[], None]]
+"""Checks new settings and returns what takes them over; raises `StartupError` if they cannot be, changing nothing."""
 
+_LOOK_S = 1.0
 _LIVE = frozenset({"policy", "prefill_policy", "decode_policy", "wrappers", "log_level", "auth"})
 _LIVE_IN_MODEL = frozenset({"policy", "prefill_policy", "decode_policy", "wrappers"})
 
@@ -25,7 +30,7 @@ class Reloading:
     """Takes over new settings.
 
     Attributes:
-        parts: Who else can take over settings while the router runs, in order; the pools' plugins come last.
+        parts: Who else than the pools can take over settings while the router runs.
         config: The settings that hold now.
 
     Args:
@@ -48,31 +53,37 @@ class Reloading:
         self._pools = {pool.name: pool for pool in pools}
         self._metrics = metrics
         self._on_replaced = on_replaced
+        self._one_at_a_time = asyncio.Lock()
 
-    async def reload(self, config: RouterConfig) -> None:
-        """Take over new settings; those that need a restart are named in the log.
+    async def reload(self, load: Callable[[], RouterConfig]) -> None:
+        """Take over new settings, all or none; those that need a restart are named in the log.
+
+        A pool whose settings are what they were keeps its policy, with all it has learned, unless it is quarantined.
+
+        Args:
+            load: Returns them.
 
         Raises:
-            StartupError: With a sentence for each problem; the part that raised and those after it keep the old.
+            StartupError: With a sentence for each problem; nothing has changed then.
         """
-        if needs_restart := _changed(self.config, config):
-            _log.warning("changed, but needs a restart: %s", ", ".join(needs_restart))
-        try:
-            present = [settings for settings in pools_of(config) if settings.name in self._pools]
-            for settings in present:  # all are checked before the first is replaced
-                self._pools[settings.name].check(settings)
-            for part in self.parts:
-                await part(config)
-            for settings in present:
-                await self._pools[settings.name].replace_policy(settings)
-        except StartupError as error:
-            self._metrics.count("reloads_total", 1, {"result": "refused"})
-            _log.error("not reloaded: %s", "; ".join(error.problems))
-            raise
-        self.config = config
-        self._on_replaced()
-        self._metrics.count("reloads_total", 1, {"result": "done"})
-        _log.info("the settings are taken over")
+        async with self._one_at_a_time:
+            try:
+                config = load()
+                steps = [part(config) for part in self.parts]
+                async with Succession(self._to_replace(config)) as succession:
+                    for step in steps:
+                        step()
+                    succession.take_place()
+            except StartupError as error:
+                self._metrics.count("reloads_total", 1, {"result": "refused"})
+                _log.error("not reloaded: %s", "; ".join(error.problems))
+                raise
+            if needs_restart := _changed(self.config, config):
+                _log.warning("changed, but needs a restart: %s", ", ".join(needs_restart))
+            self.config = config
+            self._on_replaced()
+            self._metrics.count("reloads_total", 1, {"result": "done"})
+            _log.info("the settings are taken over")
 
     async def replace_policy(self, pool: str, selection: PolicySelection) -> None:
         """Replace the policy of one pool.
@@ -82,14 +93,48 @@ class Reloading:
             StartupError: The policy cannot be; the old one stays.
         """
         served = self._pools[pool]
-        try:
-            await served.replace_policy(served.settings.with_policy(selection))
-        except StartupError as error:
-            self._metrics.count("reloads_total", 1, {"result": "refused"})
-            _log.error("pool %s keeps its policy: %s", pool, "; ".join(error.problems))
-            raise
-        self._on_replaced()
-        self._metrics.count("reloads_total", 1, {"result": "done"})
+        async with self._one_at_a_time:
+            try:
+                async with Succession([(served, served.settings.with_policy(selection))]) as succession:
+                    succession.take_place()
+            except StartupError as error:
+                self._metrics.count("reloads_total", 1, {"result": "refused"})
+                _log.error("pool %s keeps its policy: %s", pool, "; ".join(error.problems))
+                raise
+            self._on_replaced()
+            self._metrics.count("reloads_total", 1, {"result": "done"})
+
+    def _to_replace(self, config: RouterConfig) -> Iterator[tuple[ServedPool, PoolSettings]]:
+        for settings in pools_of(config):
+            pool = self._pools.get(settings.name)
+            if pool is not None and (pool.policy.is_quarantined or _live(settings) != _live(pool.settings)):
+                yield pool, settings
+
+
+async def reload_settings(reloading: Reloading, source: SettingsSource) -> None:
+    """Read the settings again and take them over; if they cannot be, the log says why."""
+    with contextlib.suppress(StartupError):
+        await reloading.reload(source.load)
+
+
+async def follow_settings(
+    reloading: Reloading, source: SettingsSource, *, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+) -> None:
+    """Read the settings again whenever their files have changed; never returns.
+
+    Args:
+        reloading: Who takes them over.
+        source: Where they stand.
+        sleep: Waits between two looks.
+    """
+    while True:
+        await sleep(_LOOK_S)
+        if await asyncio.to_thread(source.has_changed):  # a file system may hang
+            await reload_settings(reloading, source)
+
+
+def _live(settings: PoolSettings) -> tuple[object, ...]:
+    return tuple(getattr(settings, name) for name in sorted(_LIVE_IN_MODEL))
 
 
 def _changed(old: RouterConfig, new: RouterConfig) -> list[str]:

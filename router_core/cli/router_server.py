@@ -149,9 +149,14 @@ class RouterServer:
         """Tell everybody to go elsewhere: not ready any more, answers close their connections. Who comes is served."""
         self._relay.drain()
 
-    async def _take_keys(self, config: RouterConfig) -> None:
-        self.gate.reload(config.auth)
-        _log.info("reloaded: %d API keys", self.gate.key_count)
+    def _take_keys(self, config: RouterConfig) -> Callable[[], None]:
+        take = self.gate.renewal(config.auth)
+
+        def take_and_tell() -> None:
+            take()
+            _log.info("reloaded: %d API keys", self.gate.key_count)
+
+        return take_and_tell
 
     def end_grace(self) -> None:
         """End the requests that still run; whoever waits in `stop` goes on with the rest of it."""
@@ -371,8 +376,8 @@ class RouterServer:
         return address[0], address[1]
 
 
-async def _take_log_level(config: RouterConfig) -> None:
-    set_log_level(config.log_level)
+def _take_log_level(config: RouterConfig) -> Callable[[], None]:
+    return lambda: set_log_level(config.log_level)
 
 
 def _not_ready(exchange: Exchange) -> None:

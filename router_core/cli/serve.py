@@ -7,13 +7,15 @@ import contextlib
 import gc
 import logging
 import signal
-from collections.abc import Callable
 
 import uvloop
 
 from router_core.cli.addresses import ADMIN_HOST, ANYWHERE, LOOPBACK
+from router_core.cli.hangups import Hangups
 from router_core.cli.open_files import allow_open_files
+from router_core.cli.reload import follow_settings, reload_settings
 from router_core.cli.router_server import RouterServer
+from router_core.cli.settings_source import SettingsSource
 from router_core.config import RouterConfig
 from router_core.contract.errors import StartupError
 from router_core.fleet.background import BackgroundTasks
@@ -23,32 +25,41 @@ _log = logging.getLogger(__name__)
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
-def run_server(config: RouterConfig, load: Callable[[], RouterConfig] | None = None) -> int:
+def run_server(config: RouterConfig, source: SettingsSource | None = None, hangups: Hangups | None = None) -> int:
     """Run a router until SIGTERM or SIGINT and return the exit code.
 
     Args:
         config: The settings to start with.
-        load: Reads them again, for SIGHUP; None if they stand nowhere.
+        source: Reads them again; None if they stand nowhere, but the files that they name are read again.
+        hangups: Tells when to; None takes SIGHUP from now on.
 
     Raises:
         StartupError: If it cannot start.
     """
+    hangups = hangups or Hangups()
+    if source is None:
+        source = SettingsSource(lambda: config)
+        source.load()
+    if config.reload_on_change and not source.files:
+        raise StartupError(["reload_on_change: there is no file to watch; give --config FILE, or leave it out"])
     configure_logging(config.log_level, config.log_format)
     allow_open_files(config.limits.max_connections)
     server = RouterServer(config)
-    uvloop.run(_serve(server, load))
+    uvloop.run(_serve(server, source, hangups))
     return 0
 
 
-async def _serve(server: RouterServer, load: Callable[[], RouterConfig] | None) -> None:
+async def _serve(server: RouterServer, source: SettingsSource, hangups: Hangups) -> None:
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in _ENDING:
         loop.add_signal_handler(number, signals.put_nowait, number)
+    hangups.listen(loop)
     reloads = BackgroundTasks(_log, "the settings are not taken over")
     await server.start()
-    again = load or (lambda: server.config)  # without a source of settings, files that they name are read again
-    loop.add_signal_handler(signal.SIGHUP, lambda: reloads.start(_reload(server, again)))
+    if server.config.reload_on_change:
+        reloads.start(follow_settings(server.reloading, source))
+    hangups.act_by(lambda: reloads.start(reload_settings(server.reloading, source)))
     _calm_garbage_collector()
     workers = len(server.registrations.registrations)
     _log.info(
@@ -68,6 +79,8 @@ async def _serve(server: RouterServer, load: Callable[[], RouterConfig] | None) 
         )
     # Ctrl-C is somebody at a terminal, with no balancer to wait for.
     settle_s = server.config.limits.shutdown_settle_s if await signals.get() == signal.SIGTERM else 0
+    hangups.act_by(lambda: None)
+    await reloads.cancel()
     await _stop(server, signals, settle_s)
 
 
@@ -91,16 +104,6 @@ async def _stop(server: RouterServer, signals: asyncio.Queue[int], settle_s: flo
 def _administers_at(config: RouterConfig) -> str:
     """Return the host on which administration is served."""
     return config.host if config.admin_port is None else config.admin_host or ADMIN_HOST
-
-
-async def _reload(server: RouterServer, load: Callable[[], RouterConfig]) -> None:
-    try:
-        config = load()
-    except StartupError as error:
-        _log.error("not reloaded: %s", "; ".join(error.problems))
-        return
-    with contextlib.suppress(StartupError):  # it is in the log
-        await server.reloading.reload(config)
 
 
 def _calm_garbage_collector() -> None:

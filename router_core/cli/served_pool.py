@@ -59,7 +59,6 @@ class ServedPool:
         self._sinks: dict[str, MetricSink] = {}
         self._retired: set[PolicyManager | PairManager] = set()
         self._stopping = BackgroundTasks(_log, "a policy that was replaced could not be stopped")
-        self._one_at_a_time = asyncio.Lock()
 
     async def start(self, stack: contextlib.AsyncExitStack, loop: asyncio.AbstractEventLoop) -> None:
         """Start the plugins; they hear of workers from now on.
@@ -107,35 +106,37 @@ class ServedPool:
         """What its plugins were built from."""
         return self._settings
 
-    def check(self, settings: PoolSettings) -> None:
-        """See whether plugins could be built from other settings, and throw them away.
+    def build_successor(self, settings: PoolSettings) -> PolicyManager | PairManager:
+        """Build what could take the policy's place; no hook is called yet.
 
         Raises:
             StartupError: With one sentence for each problem.
         """
-        build_manager(settings, replaced=self.policy)
+        return build_manager(settings, replaced=self.policy)
 
-    async def replace_policy(self, settings: PoolSettings) -> None:
-        """Have other plugins choose from now on, built from other settings; the observers go on.
-
-        Everything is built, checked and started first; then they change places between two steps of the event loop. The
-        new policy hears of the present workers before its first selection. Requests under way stay with the old one,
-        which is stopped after the last of them.
+    async def start_successor(self, manager: PolicyManager | PairManager, settings: PoolSettings) -> None:
+        """Start what is to take the policy's place.
 
         Raises:
-            StartupError: It cannot be; nothing has changed then.
+            StartupError: It does not start; what had started of it is stopped again.
         """
-        async with self._one_at_a_time:
-            old = self.policy
-            new = build_manager(settings, replaced=old)
-            await new.start(self._contexts(settings))
-            for worker in self.members.workers:
-                new.worker_added(worker)
-            new.succeed(old)
-            self.policy, self._settings = new, settings
-            self.dispatcher.set_policy(new)
-            self._retire(old)
-        _log.info("pool %s: policy %s (%s) has replaced %s (%s)", self.name, new.name, new.source, old.name, old.source)
+        await manager.start(self._contexts(settings))
+
+    def succeed(self, manager: PolicyManager | PairManager, settings: PoolSettings) -> None:
+        """Have other plugins, which have started, choose from now on; the observers go on.
+
+        The new policy hears of the present workers before its first selection. Requests under way stay with the old
+        one, which is stopped after the last of them.
+        """
+        old = self.policy
+        for worker in self.members.workers:
+            manager.worker_added(worker)
+        manager.succeed(old)
+        self.policy, self._settings = manager, settings
+        self.dispatcher.set_policy(manager)
+        self._retire(old)
+        names = manager.name, manager.source, old.name, old.source
+        _log.info("pool %s: policy %s (%s) has replaced %s (%s)", self.name, *names)
 
     def _retire(self, manager: PolicyManager | PairManager) -> None:
         self._retired.add(manager)

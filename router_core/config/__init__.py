@@ -14,7 +14,7 @@ from router_core.config.auth import ApiKey, AuthConfig
 from router_core.config.failures import BreakerConfig, RetriesConfig
 from router_core.config.fields import ConfigField, iter_fields
 from router_core.config.key_file import all_keys
-from router_core.config.loading import config_of, load_config
+from router_core.config.loading import config_file, config_of, load_config
 from router_core.config.models import ModelConfig
 from router_core.config.pd import PdConfig, PrefillWorker
 from router_core.config.pools import DEFAULT_POOL, PoolSettings, pools_of
@@ -42,6 +42,7 @@ __all__ = [
     "Setting",
     "TelemetryConfig",
     "all_keys",
+    "config_file",
     "config_of",
     "iter_fields",
     "load_config",

@@ -43,8 +43,7 @@ def load_config(*, path: Path | None, environ: Mapping[str, str], flags: Mapping
     Raises:
         StartupError: With one sentence for each problem, naming the setting, what is wrong, the remedy and the source.
     """
-    if path is None and environ.get(CONFIG_VARIABLE, "").strip():
-        path = Path(environ[CONFIG_VARIABLE])
+    path = config_file(path, environ)
     problems: list[str] = []
     draft = _Draft()
     try:
@@ -63,6 +62,13 @@ def load_config(*, path: Path | None, environ: Mapping[str, str], flags: Mapping
     if problems or config is None:
         raise StartupError(dict.fromkeys(problems))
     return config.model_copy(update={"app_dir": app_dir})
+
+
+def config_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Return the config file: the one named, else the environment's, else None."""
+    if path is None and environ.get(CONFIG_VARIABLE, "").strip():
+        return Path(environ[CONFIG_VARIABLE])
+    return path
 
 
 def config_of(settings: Iterable[Setting]) -> RouterConfig:

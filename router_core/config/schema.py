@@ -162,6 +162,9 @@ class RouterConfig(Section):
     app_dir: Path | None = None
     """Folder in which `module:Class` names are looked up; unset takes the config file's, else the working directory."""
 
+    reload_on_change: bool = False
+    """Read the settings again, as on SIGHUP, whenever the config file or `auth.keys_file` has changed."""
+
     log_level: LogLevel = "info"
     """Least level of what is logged; `PUT /log_level` changes it while the router runs."""
 

@@ -119,9 +119,9 @@ async def test_new_settings_are_taken_over_as_a_whole_or_not_at_all(simulated_en
     async with simulated_engine() as engine, running_router([engine], policy=traced("old"), wrappers=[]) as router:
         reloading, old = router.server.reloading, router.server.config
         with pytest.raises(StartupError, match="no_such_policy"):
-            await reloading.reload(changed(old, policy={"name": "no_such_policy"}))
+            await reloading.reload(lambda: changed(old, policy={"name": "no_such_policy"}))
         await router.ask()
-        await reloading.reload(changed(old, policy=traced("new"), port=1))
+        await reloading.reload(lambda: changed(old, policy=traced("new"), port=1))
         await router.ask()
         assert [completion.request.reason for completion in router.record.completed] == ["old", "new"]
         assert "needs a restart: port" in caplog.text
