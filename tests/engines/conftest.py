@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .installing import InstallError, Recipe, installed, is_installed
 from .llamacpp import LlamaCppServer
 from .router import RouterProcess
-from .tiny_model import cached_tiny_model, write_prose
+from .tiny_checkpoint import write_tiny_checkpoint
+from .tiny_model import cached_tiny_model
+from .tiny_tokenizer import MODEL_NAME, write_prose
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -65,6 +68,28 @@ def round_robin_router(engines: Engines, tmp_path_factory: pytest.TempPathFactor
     log = tmp_path_factory.mktemp("router") / "round_robin.log"
     with RouterProcess([engine.url for engine in engines], log, policy="round_robin") as router:
         yield router
+
+
+@pytest.fixture(scope="session")
+def install(pytestconfig: pytest.Config) -> Callable[[Recipe], Path]:
+    """Return the Python of an engine's own environment, or skip saying why there is none."""
+
+    def install(recipe: Recipe) -> Path:
+        cache = pytestconfig.rootpath / ".cache" / "engines"
+        if not (is_installed(recipe, cache) or os.environ.get("INSTALL_ENGINES")):
+            pytest.skip(f"{recipe.name} is not installed: `make engines` installs it and runs these tests")
+        try:
+            return installed(recipe, cache)
+        except InstallError as error:
+            pytest.skip(f"{recipe.name} cannot be installed: {error}")
+
+    return install
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model for engines that want a folder in Hugging Face's layout."""
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / MODEL_NAME)
 
 
 @pytest.fixture

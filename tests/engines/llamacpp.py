@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-import urllib.request
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from .processes import ChildProcess, wait_until
-from .tiny_model import MODEL_NAME
+from .scraping import figure
+from .tiny_tokenizer import MODEL_NAME
 
 _SERVER = Path(__file__).with_name("llamacpp_server.py")
 
@@ -21,11 +23,9 @@ class LlamaCppServer:
     """
 
     def __init__(self, model: Path, log: Path) -> None:
-        self._process = ChildProcess([sys.executable, str(_SERVER), str(model), MODEL_NAME], log)
-        self.url = self._process.read_line()
-        if not self.url:
-            self._process.end()
-            raise RuntimeError(f"llama.cpp did not start:\n{self._process.said()}")
+        self._command = [sys.executable, str(_SERVER), str(model), MODEL_NAME]
+        self._log = log
+        self._start(port=0)
 
     def __enter__(self) -> Self:
         return self
@@ -35,11 +35,7 @@ class LlamaCppServer:
 
     def metric(self, name: str) -> float:
         """Return the engine's own figure `llamacpp:<name>`."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as response:
-            for line in response.read().decode().splitlines():
-                if line.startswith(f"llamacpp:{name} "):
-                    return float(line.split()[1])
-        raise KeyError(name)
+        return figure(self.url, f"llamacpp:{name}")
 
     @property
     def running(self) -> int:
@@ -53,3 +49,21 @@ class LlamaCppServer:
     def kill(self) -> None:
         """End it by SIGKILL, as the kernel ends one that ran out of memory."""
         self._process.kill()
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """Freeze it by SIGSTOP as long as the `with` lasts."""
+        return self._process.frozen()
+
+    def start_again(self) -> None:
+        """Start a killed one anew, at its address and with an empty cache."""
+        port = urlsplit(self.url).port
+        assert port is not None
+        self._process.end()  # of a dead one: close its pipes
+        self._start(port)
+
+    def _start(self, port: int) -> None:
+        self._process = ChildProcess([*self._command, str(port)], self._log)
+        self.url = self._process.read_line()
+        if not self.url:
+            self._process.end()
+            raise RuntimeError(f"llama.cpp did not start:\n{self._process.said()}")

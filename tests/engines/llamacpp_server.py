@@ -1,4 +1,4 @@
-"""One llama.cpp server: `python llamacpp_server.py MODEL.gguf ALIAS`. Run as a child process by `llamacpp`.
+"""One llama.cpp server: `python llamacpp_server.py MODEL.gguf ALIAS PORT`. Run as a child process by `llamacpp`.
 
 Says its address on stdout once it serves, and lives until its stdin closes: so it cannot outlive whoever started it,
 however that one ends.
@@ -14,11 +14,11 @@ CONTEXT_TOKENS = 8192
 
 def main() -> None:
     """Serve until stdin closes."""
-    model, alias = sys.argv[1:]
+    model, alias, port = sys.argv[1:]
     parameters = xllamacpp.CommonParams()
     parameters.model.path = model
     parameters.model_alias = [alias]
-    parameters.port = 0  # the system picks a free one, on 127.0.0.1
+    parameters.port = int(port)  # on 127.0.0.1; 0: the system picks a free one
     parameters.n_parallel = PARALLEL
     parameters.n_ctx = PARALLEL * CONTEXT_TOKENS  # shared out among the parallel requests
     parameters.n_gpu_layers = 0

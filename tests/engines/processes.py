@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-STATE_TIMEOUT_S = 20.0
+STATE_TIMEOUT_S = 60.0
 """How long a state may take to come about on a busy machine. Never how long it normally takes."""
+
+END_TIMEOUT_S = 20.0
+"""How long a child may take to end by itself."""
 
 
 def wait_until(state: Callable[[], object], what: str, timeout_s: float = STATE_TIMEOUT_S) -> None:
@@ -68,7 +72,16 @@ class ChildProcess:
         self._process.kill()
         self._process.wait()
 
-    def end(self, timeout_s: float = STATE_TIMEOUT_S) -> None:
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop it by SIGSTOP for a while: it keeps its connections, the kernel accepts new ones, and nobody answers."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def end(self, timeout_s: float = END_TIMEOUT_S) -> None:
         """Ask it to end, and make it end when it does not."""
         self._process.terminate()
         try:

@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from .processes import ChildProcess, free_port, wait_until
+from .scraping import answers
 
 _PREFIX = "ROUTER_CORE_"
 
@@ -26,7 +29,13 @@ class RouterProcess:
     """
 
     def __init__(
-        self, workers: Sequence[str], log: Path, *, policy: str, settings: Mapping[str, str] | None = None
+        self,
+        workers: Sequence[str],
+        log: Path,
+        *,
+        policy: str,
+        policy_options: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         """Start it; `settings` are of its environment, without their prefix: `HEALTH__INTERVAL_S`."""
         port = free_port()
@@ -34,7 +43,9 @@ class RouterProcess:
         self._workers = len(workers)
         command = [sys.executable, "-m", "router_core", "serve", "--host", "127.0.0.1", "--port", str(port)]
         command += ["--worker-urls", *workers, "--policy", policy]
+        command += [word for option in policy_options for word in ("--policy-option", option)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
+        environment[f"{_PREFIX}LIMITS__SHUTDOWN_SETTLE_S"] = "0"  # no balancer has to notice its end
         environment |= {_PREFIX + name: value for name, value in (settings or {}).items()}
         self._process = ChildProcess(command, log, environment)
 
@@ -65,11 +76,17 @@ class RouterProcess:
 
     def in_flight(self) -> int:
         """Return how many requests the router holds reserved on its workers, by its own metrics."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as response:
-            lines = response.read().decode().splitlines()
-        figures = [float(line.split()[-1]) for line in lines if line.startswith("router_core_worker_requests_active{")]
-        assert len(figures) == self._workers
-        return int(sum(figures))
+        return int(sum(self.figures("worker_requests_active").values()))
+
+    def figures(self, name: str, **labels: str) -> dict[str, float]:
+        """Return the router's figures `router_core_<name>` that have these labels, by worker (empty without one)."""
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(answers(f"{self.url}/metrics")):
+            for sample in family.samples:
+                if sample.name == f"router_core_{name}" and labels.items() <= sample.labels.items():
+                    worker = sample.labels.get("worker", "")
+                    found[worker] = found.get(worker, 0) + sample.value
+        return found
 
     def _has_all_workers_or_ended(self) -> bool:
         return not self._process.is_running() or self.healthy_workers() == self._workers

@@ -7,32 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import random
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-MODEL_NAME = "tiny"
-CONTEXT_TOKENS = 8192
+from . import tiny_tokenizer
+from .tiny_tokenizer import CHAT_TEMPLATE, CONTEXT_TOKENS, MODEL_NAME, SPECIAL_TOKENS, train_tokenizer
 
-_VOCABULARY = 2048
 _HIDDEN = 128
 _LAYERS = 2
 _HEADS = 4
 _KV_HEADS = 2
 _FEED_FORWARD = 256
-_SPECIAL_TOKENS = ("<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>")
-_CHAT_TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-_SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou")
-
-
-def write_prose(random_source: random.Random, words: int) -> str:
-    """Return that many made-up words, about 1.7 tokens each; equal seeds write equal prose."""
-    return " ".join("".join(random_source.choices(_SYLLABLES, k=random_source.randint(1, 4))) for _ in range(words))
 
 
 def cached_tiny_model(cache: Path) -> Path:
@@ -53,27 +39,17 @@ def cached_tiny_model(cache: Path) -> Path:
 
 
 def _recipe_key() -> str:
-    recipe = hashlib.sha256(Path(__file__).read_bytes())
+    recipe = hashlib.sha256()
+    for source in (__file__, tiny_tokenizer.__file__):
+        recipe.update(Path(source).read_bytes())
     for distribution in ("gguf", "numpy", "tokenizers"):
         recipe.update(f"{distribution}=={version(distribution)}\n".encode())
     return recipe.hexdigest()[:16]
 
 
-def _train_tokenizer() -> tuple[dict[str, int], list[str]]:
-    """Return the vocabulary and the merges, in GGUF's notation, of a BPE trained on our own prose."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=_VOCABULARY,
-        special_tokens=list(_SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([write_prose(random.Random(0), 20_000)], trainer)
-    tokenizer_json = json.loads(tokenizer.to_str())
+def _tokens_and_merges() -> tuple[dict[str, int], list[str]]:
+    """Return the vocabulary and the merges in GGUF's notation."""
+    tokenizer_json = json.loads(train_tokenizer().to_str())
     vocabulary = tokenizer_json["model"]["vocab"]
     vocabulary |= {token["content"]: token["id"] for token in tokenizer_json["added_tokens"]}
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer_json["model"]["merges"]]
@@ -84,7 +60,7 @@ def _build(path: Path) -> None:
     import gguf
     import numpy as np
 
-    vocabulary, merges = _train_tokenizer()
+    vocabulary, merges = _tokens_and_merges()
     tokens = sorted(vocabulary, key=vocabulary.__getitem__)
     writer = gguf.GGUFWriter(path, "llama")
 
@@ -103,14 +79,14 @@ def _build(path: Path) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    kinds = [gguf.TokenType.CONTROL if token in _SPECIAL_TOKENS else gguf.TokenType.NORMAL for token in tokens]
+    kinds = [gguf.TokenType.CONTROL if token in SPECIAL_TOKENS else gguf.TokenType.NORMAL for token in tokens]
     writer.add_token_types(kinds)
     writer.add_token_merges(merges)
     writer.add_bos_token_id(vocabulary["<s>"])
     writer.add_eos_token_id(vocabulary["</s>"])
     writer.add_pad_token_id(vocabulary["<pad>"])
     writer.add_add_bos_token(False)
-    writer.add_chat_template(_CHAT_TEMPLATE)
+    writer.add_chat_template(CHAT_TEMPLATE)
 
     weights = np.random.default_rng(0)
 
