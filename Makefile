@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 
-.PHONY: help install run test load peers lint audit bench docs-reference wheels clean
+.PHONY: help install run test engines load soak peers lint audit bench docs-reference wheels clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -18,11 +18,17 @@ install: $(STAMP)  ## Make .venv with the router, all policies of this repositor
 run: $(STAMP)  ## Start three simulated engines and a router before them (PORT=30000)
 	@exec $(BIN)/router-core demo --port $(PORT)
 
-test: $(STAMP)  ## Run all tests, those with real llama.cpp engines too; the sustained load has `make load`
-	$(BIN)/python -m pytest -q -m "not load"
+test: $(STAMP)  ## Run all tests, those with real llama.cpp engines too; not those of engines, load and soak
+	$(BIN)/python -m pytest -q -m "not load and not big_engines"
+
+engines: $(STAMP)  ## Install vLLM for the CPU and Dynamo's mocker below .cache (3 GB), and run the router before them
+	INSTALL_ENGINES=1 $(BIN)/python -m pytest -q -m big_engines -s
 
 load: $(STAMP)  ## Drive sustained load for some minutes and watch memory and load figures
 	$(BIN)/python -m pytest -q -m load -s
+
+soak: $(STAMP)  ## Drive high load for SOAK_SECONDS (900) and fail if the router's memory grows
+	$(BIN)/python -m tests.load.soak
 
 peers: $(STAMP)  ## Send the same requests through sglang-router and through this router
 	@test -x .cache/peers/sglang/bin/python || $(BIN)/uv venv -q --python $(BIN)/python .cache/peers/sglang

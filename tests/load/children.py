@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ async def engine_process(count: int, **knobs: float) -> AsyncIterator[Engines]:
 
 @contextlib.asynccontextmanager
 async def router_process(
-    worker_urls: list[str], policy: str, settings: Mapping[str, str] | None = None
+    worker_urls: list[str], policy: str, settings: Mapping[str, str] | None = None, *, arguments: Sequence[str] = ()
 ) -> AsyncIterator[Router]:
     """Run `router-core serve` and wait until all workers are healthy.
 
@@ -108,12 +108,14 @@ async def router_process(
         worker_urls: Its workers.
         policy: Its policy.
         settings: Environment variables without their prefix.
+        arguments: More of its command line.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
     environment |= {_PREFIX + name: value for name, value in (settings or {}).items()}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "router_core", "serve", "--host", "127.0.0.1", "--port", "0", "--policy", policy),
         *("--worker-urls", *worker_urls),
+        *arguments,
         stderr=asyncio.subprocess.PIPE,
         env=environment,
     )

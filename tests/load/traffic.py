@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,6 +53,12 @@ class Call(asyncio.Protocol):
     def is_whole(self) -> bool:
         return self.received.startswith(b"HTTP/1.1 200 ") and self.received.endswith(b"\r\n0\r\n\r\n")
 
+    def is_whole_json(self) -> bool:
+        """Return whether it is a plain answer with as much of a body as it announced."""
+        head, _, body = self.received.partition(b"\r\n\r\n")
+        announced = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        return head.startswith(b"HTTP/1.1 200 ") and announced is not None and int(announced[1]) == len(body)
+
 
 async def call(url: str, request: bytes, *, hang_up_after_s: float | None = None) -> Call:
     """Send one request and return when it is over."""
@@ -64,9 +71,9 @@ async def call(url: str, request: bytes, *, hang_up_after_s: float | None = None
     return made
 
 
-def chat_request(chance: random.Random, **fields: Any) -> bytes:
-    """Return a chat request with one of the prompts."""
-    prompt = f"Prompt {chance.randrange(PROMPTS)}. " + "And so on, and so forth. " * 40
+def chat_request(chance: random.Random, *, prompts: int = PROMPTS, **fields: Any) -> bytes:
+    """Return a chat request with one of so many prompts."""
+    prompt = f"Prompt {chance.randrange(prompts)}. " + "And so on, and so forth. " * 40
     body = {"model": "simulated-model", "messages": [{"role": "user", "content": prompt}], **fields}
     data = json.dumps(body).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: router\r\ncontent-length: {len(data)}\r\n"
