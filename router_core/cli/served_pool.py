@@ -16,6 +16,7 @@ from router_core.contract.worker import Worker
 from router_core.fleet.background import BackgroundTasks
 from router_core.fleet.partition import ModelPool
 from router_core.fleet.pool import WorkerPool
+from router_core.observability.departed import DepartedWorkers
 from router_core.observability.registry import MetricsRegistry
 from router_core.observability.samplers import policy_sampler, worker_sampler
 from router_core.plugin_host.context import LivePoolContext, MetricSink
@@ -54,6 +55,7 @@ class ServedPool:
         self.policy = build_manager(settings)
         self._settings = settings
         self._metrics = metrics
+        self._departed = DepartedWorkers(metrics, self.name)
         self._protocol = build_pd_protocol(settings) if settings.pd.is_on else None
         self._contexts: Callable[[PoolSettings], Callable[[str], LivePoolContext]]
         self._sinks: dict[str, MetricSink] = {}
@@ -72,6 +74,7 @@ class ServedPool:
         self.members.subscribe(self._worker_added, self._worker_removed)
         self._metrics.add_sampler(worker_sampler(self.name, lambda: self.members.workers))
         self._metrics.add_sampler(policy_sampler(self.name, self.current_policy))
+        self._metrics.add_sampler(self._departed.sweep)
 
     def current_policy(self) -> PolicyManager | PairManager:
         """Return the policy and observers that decide now."""
@@ -94,10 +97,12 @@ class ServedPool:
             self.dispatcher.close()
 
     def _worker_added(self, worker: Worker) -> None:
+        self._departed.discard(worker)
         self.policy.worker_added(worker)
 
     def _worker_removed(self, worker: Worker) -> None:
         self.policy.worker_removed(worker)
+        self._departed.add(worker)
 
     # --- replacing the policy ---
 

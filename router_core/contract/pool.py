@@ -34,7 +34,10 @@ class PoolContext(Protocol):
         """Record one observation of a histogram; durations in seconds."""
 
     def counter(self, name: str, **labels: str) -> Callable[[float], None]:
-        """Return what adds to one counter: `count` for labels that come again and again, at a fifth of its cost."""
+        """Return what adds to one counter: `count` for labels that come again and again, at a fifth of its cost.
+
+        The label `worker` ends a series with that worker: ask anew when one is added.
+        """
 
     def histogram(self, name: str, **labels: str) -> Callable[[float], None]:
         """Return what records one histogram's observations: `observe` for labels that come again and again."""

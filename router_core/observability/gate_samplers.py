@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
+from router_core.observability.exposition import Sample, Sampler
 from router_core.observability.families import MetricKind
-from router_core.observability.registry import Sample, Sampler
 
 
 def access_sampler(refusals: Callable[[], Mapping[str, int]]) -> Sampler:

@@ -43,6 +43,7 @@ class MetricsObserver:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._present: set[str] = set()
         self._series: dict[_Key, _Series] = {}
         self._tokens: dict[tuple[str, str], Callable[[float], None]] = {}
         self._check: tuple[Callable[[float], None], Callable[[float], None]] | None = None
@@ -78,10 +79,22 @@ class MetricsObserver:
             self._count_tokens("completion_tokens_total", url, completion_tokens)
 
     @hookimpl
+    def on_worker_added(self, worker: Worker) -> None:
+        """Look its series up anew: a worker that returns may have others than it had."""
+        self._let_go()
+        self._present.add(worker.url)
+
+    @hookimpl
     def on_worker_removed(self, worker: Worker) -> None:
-        """Let go of what was kept for a worker that left."""
-        self._series = {key: series for key, series in self._series.items() if key[0] != worker.url}
-        self._tokens = {key: add for key, add in self._tokens.items() if key[1] != worker.url}
+        """Let go of what was kept for it."""
+        self._present.discard(worker.url)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Keep nothing for workers that have left; their last requests may have ended since."""
+        present = self._present
+        self._series = {key: series for key, series in self._series.items() if key[0] in present}
+        self._tokens = {key: add for key, add in self._tokens.items() if key[1] in present}
 
     def _check_prediction(self, share: object, prompt_tokens: int, cached_tokens: int) -> None:
         """Set what the policy expected beside what the engine found."""

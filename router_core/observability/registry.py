@@ -1,4 +1,4 @@
-"""The metrics of one router: who may count what, and the exposition.
+"""The metrics of one router: who may count what.
 
 Figures are kept in plain cells, because the hot path counts several times a request; `prometheus_client` sees them only
 when somebody scrapes. Everything here runs in one thread.
@@ -6,23 +6,14 @@ when somebody scrapes. Everything here runs in one thread.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-    SummaryMetricFamily,
-)
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from router_core.observability.compat import renamed
+from router_core.observability.exposition import Family, Sample, Sampler, expose, expose_samples, in_text
 from router_core.observability.families import (
     HELP,
     PREFIX,
@@ -37,41 +28,6 @@ from router_core.observability.sink import Cell, HistogramCell, MetricSink
 log = logging.getLogger(__name__)
 
 _DROPPED = PREFIX + "metrics_dropped_total"
-_INFINITY = float("inf")
-
-
-class Sample(NamedTuple):
-    """One figure that is read when somebody scrapes, not counted as it happens.
-
-    Attributes:
-        name: As in `MetricsRegistry.count`: the prefix, and a counter's `_total`, may be left out.
-        kind: Counter, gauge or summary.
-        help: What it means, one sentence.
-        labels: The same label names in every sample of a name.
-        value: The figure; of a summary, the sum of its observations.
-        observations: Of a summary, how many observations there were.
-    """
-
-    name: str
-    kind: MetricKind
-    help: str
-    labels: Mapping[str, str]
-    value: float
-    observations: int = 0
-
-
-Sampler = Callable[[], Iterable[Sample]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Family:
-    """All series of one metric; their label values are in the order of `label_names`."""
-
-    name: str
-    kind: MetricKind
-    help: str
-    label_names: tuple[str, ...]
-    series: dict[tuple[str, ...], Cell | HistogramCell] = field(default_factory=dict)
 
 
 class MetricsRegistry(MetricSink, Collector):
@@ -91,7 +47,7 @@ class MetricsRegistry(MetricSink, Collector):
         self._max_series = max_series
         self._max_metrics = max_metrics
         self._compat = tuple(compat)
-        self._families: dict[str, _Family] = {}
+        self._families: dict[str, Family] = {}
         self._owners: dict[str, str] = {}  # every name in the exposition -> the metric it belongs to
         self._samplers: list[Sampler] = []
         self._labelled: list[MetricSink] = []
@@ -111,17 +67,17 @@ class MetricsRegistry(MetricSink, Collector):
         self._labelled.append(sink)
         return sink
 
-    def forget(self, labels: Mapping[str, str]) -> None:
-        """Remove every series that has all of these labels: those of a worker that left for good.
+    def forget(self, labels: Mapping[str, Collection[str]]) -> None:
+        """Remove every series that has one of the values of each of these labels: those of workers that left for good.
 
         Without it a fleet whose addresses change fills a metric up to `max_series`.
         """
         for family in self._families.values():
             if not labels.keys() <= set(family.label_names):
                 continue
-            wanted = [(family.label_names.index(name), value) for name, value in labels.items()]
-            for values in [key for key in family.series if all(key[place] == value for place, value in wanted)]:
-                del family.series[values]
+            wanted = [(family.label_names.index(name), frozenset(values)) for name, values in labels.items()]
+            for series in [key for key in family.series if all(key[place] in values for place, values in wanted)]:
+                del family.series[series]
         self._look_up_afresh()
         for sink in self._labelled:
             sink._look_up_afresh()
@@ -143,58 +99,19 @@ class MetricsRegistry(MetricSink, Collector):
     # --- exposing ---
 
     async def render(self) -> tuple[bytes, str]:
-        """Return all metrics in Prometheus' text format, and the content type of that.
-
-        Others run after each metric: a thousand series take five milliseconds, and requests must not wait for all.
-        """
-        parts = []
-        for metric in self.collect():
-            parts.append(generate_latest(_Alone(metric)))
-            await asyncio.sleep(0)
-        return b"".join(parts), CONTENT_TYPE_PLAIN_0_0_4
+        """Return all metrics in Prometheus' text format, and the content type of that; others run in between."""
+        return await in_text(self.collect())
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics as `prometheus_client` wants them."""
-        sampled = list(self._sampled_families())  # first: a sample that has to be dropped is counted in this scrape
-        ours = [_expose(family) for family in self._families.values()] if self._compat else []
+        # Samples first: one that has to be dropped is counted in this scrape.
+        sampled = expose_samples(self._samples(), self._owners, self._refuse)
+        ours = [expose(family) for family in self._families.values()] if self._compat else []
         for family in tuple(self._families.values()):
-            yield _expose(family)
+            yield expose(family)
         yield from sampled
         if self._compat:
             yield from renamed((*ours, *sampled), self._compat)
-
-    def _sampled_families(self) -> Iterator[Metric]:
-        kinds: dict[str, tuple[MetricKind, tuple[str, ...]]] = {}
-        metrics: dict[str, Metric] = {}
-        taken = dict(self._owners)
-        seen: set[tuple[str, tuple[str, ...]]] = set()
-        for sample in self._samples():
-            name = metric_name(sample.kind, sample.name)
-            if name is None or not all(is_label_name(sample.kind, label) for label in sample.labels):
-                self._refuse(sample.kind, sample.name, "invalid_name")
-                continue
-            label_names = tuple(sorted(sample.labels))
-            if name not in metrics:
-                if any(part in taken for part in exposed_names(sample.kind, name)):
-                    self._refuse(sample.kind, sample.name, "name_taken")
-                    continue
-                taken.update(dict.fromkeys(exposed_names(sample.kind, name), name))
-                kinds[name] = sample.kind, label_names
-                metrics[name] = _METRIC_OF_KIND[sample.kind](name, sample.help, labels=label_names)
-            if kinds[name] != (sample.kind, label_names):
-                self._refuse(sample.kind, sample.name, "label_mismatch")
-                continue
-            values = tuple(sample.labels[label] for label in label_names)
-            if (name, values) in seen:
-                self._refuse(sample.kind, sample.name, "duplicate_sample")
-                continue
-            seen.add((name, values))
-            metric = metrics[name]
-            if isinstance(metric, SummaryMetricFamily):
-                metric.add_metric(values, sample.observations, sample.value)
-            elif isinstance(metric, CounterMetricFamily | GaugeMetricFamily):
-                metric.add_metric(values, sample.value)
-        yield from metrics.values()
 
     def _samples(self) -> Iterator[Sample]:
         for sampler in self._samplers:
@@ -222,7 +139,7 @@ class MetricsRegistry(MetricSink, Collector):
             family.series[values] = cell
         return cell
 
-    def _find_family(self, kind: MetricKind, name: str, labels: Mapping[str, str]) -> _Family | None:
+    def _find_family(self, kind: MetricKind, name: str, labels: Mapping[str, str]) -> Family | None:
         full_name = metric_name(kind, name)
         if full_name is None:
             self._refuse(kind, name, "invalid_name")
@@ -243,7 +160,7 @@ class MetricsRegistry(MetricSink, Collector):
             return None
         reporter = f"plugin {labels['plugin']}" if "plugin" in labels else "the router"
         text = HELP.get(full_name, f"Reported by {reporter}.")
-        family = self._families[full_name] = _Family(full_name, kind, text, tuple(sorted(labels)))
+        family = self._families[full_name] = Family(full_name, kind, text, tuple(sorted(labels)))
         self._owners.update(dict.fromkeys(exposed_names(kind, full_name), full_name))
         return family
 
@@ -272,39 +189,6 @@ class _LabelledSink(MetricSink):
 
     def _refuse(self, kind: MetricKind, name: object, reason: str) -> None:
         self._registry._refuse(kind, name, reason)
-
-
-class _Alone(Collector):
-    """A single metric, for an exposition in steps."""
-
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-
-    def collect(self) -> Iterator[Metric]:
-        yield self._metric
-
-
-_METRIC_OF_KIND: Mapping[MetricKind, Callable[..., Metric]] = {
-    MetricKind.COUNTER: CounterMetricFamily,
-    MetricKind.GAUGE: GaugeMetricFamily,
-    MetricKind.HISTOGRAM: HistogramMetricFamily,
-    MetricKind.SUMMARY: SummaryMetricFamily,
-}
-
-
-def _expose(family: _Family) -> Metric:
-    metric = _METRIC_OF_KIND[family.kind](family.name, family.help, labels=family.label_names)
-    for values, cell in family.series.items():
-        if isinstance(cell, Cell):
-            metric.add_metric(values, cell.value)  # type: ignore[attr-defined]  # all but the base class have it
-            continue
-        total = 0
-        buckets = []
-        for bound, count in zip((*cell.bounds, _INFINITY), cell.counts, strict=True):
-            total += count
-            buckets.append(("+Inf" if bound == _INFINITY else repr(bound), total))
-        metric.add_metric(values, buckets, cell.sum)  # type: ignore[attr-defined]
-    return metric
 
 
 def _listed(names: Iterable[str]) -> str:

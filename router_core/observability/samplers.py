@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from router_core.contract.worker import Circuit, Worker
+from router_core.observability.exposition import Sample, Sampler
 from router_core.observability.families import MetricKind
-from router_core.observability.registry import Sample, Sampler
 
 
 class ManagedPolicy(Protocol):

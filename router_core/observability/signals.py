@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
+from router_core.observability.exposition import Sample
 from router_core.observability.families import MetricKind
-from router_core.observability.registry import MetricsRegistry, Sample
+from router_core.observability.registry import MetricsRegistry
 from router_core.observability.samplers import Freshness, ManagedPolicy, SourceState
 
 log = logging.getLogger(__name__)

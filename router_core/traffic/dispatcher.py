@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from router_core.contract.request import RoutingRequest
 from router_core.contract.worker import Circuit, Worker, WorkerRole
@@ -56,6 +56,7 @@ class Dispatcher:
         self._ledger = shared.ledger
         self._on_connect_failed = shared.on_connect_failed
         self._address = shared.address
+        self._placed: Callable[[Worker, RoutingRequest], None] | None = None  # told who was sent what
         self.set_policy(policy)
 
     def set_policy(self, policy: PolicyManager | PairManager) -> None:
@@ -180,6 +181,8 @@ class Dispatcher:
             return False
         if exchange.follower is not None:
             self._tell_placed(exchange, worker, request)
+        if self._placed is not None:
+            self._placed(worker, request)
         lease = self._ledger.reserve(worker, request)
         attempt = Attempt(self, exchange, request, lease, started=started, trials=trials)
         if self.breakers.half_open:

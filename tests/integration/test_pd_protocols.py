@@ -27,11 +27,25 @@ class AcmeProtocol:
     def __init__(self, config: Config) -> None:
         self.word = config.word
 
-    def decodes_alone(self, request):
-        return "alone" in request.id
+    @property
+    def local_prefill(self):
+        return AloneByName()
 
     def converse(self, legs):
         return AcmeConversation(legs, self.word)
+
+
+class AloneByName:
+    needs = frozenset()
+
+    def candidates(self, request, decodes):
+        return decodes if "alone" in request.id else ()
+
+    def placed(self, worker, request):
+        """Nothing is remembered."""
+
+    def forget(self, worker):
+        """Nothing is remembered."""
 
 
 class AcmeConversation:

@@ -153,6 +153,25 @@ async def test_a_short_prompt_is_decodes_alone():
         assert router.is_settled()
 
 
+async def test_a_prompt_that_decode_has_already_is_decodes_alone():
+    options = {"min_prefill_tokens": 700}
+    first = chat("word " * 1000)
+    longer = {**first, "messages": [*first["messages"], {"role": "assistant", "content": "Yes."}, *first["messages"]]}
+    longer["messages"][-1] = {"role": "user", "content": "And then?"}
+    async with vllm(decode={"recomputes": True}, options=options) as (prefill, decode, router):
+        await router.ask(body=first)
+        assert (prefill.transfers, prefill.accepted) == (1, 1)
+        for _ in range(2):  # what was computed alone is remembered too
+            assert await router.ask(body=longer) == "decode"
+            longer["messages"].append({"role": "user", "content": "more " * 100})
+        assert prefill.accepted == 1
+        await router.ask(body=chat("other " * 1000))
+        assert prefill.accepted == 2
+        await until(lambda: len(router.record.completed) == 6)
+        assert router.is_settled()
+        await decode.wait_idle()
+
+
 async def test_the_pair_is_reserved_before_anything_is_sent():
     async with (
         vllm(prefill={"ttft_s": NEVER_S}) as (prefill, decode, router),

@@ -40,10 +40,20 @@ class PairDispatcher(Dispatcher):
         shared: SharedTraffic,
         protocol: PairProtocol,
     ) -> None:
-        super().__init__(pool, policy, shared)
         self.protocol = protocol
+        self._local = protocol.local_prefill
+        super().__init__(pool, policy, shared)
+        if self._local is not None:
+            self._placed = self._local.placed
+            pool.subscribe(on_removed=self._local.forget)
         self._loop = shared.loop
         self._lingering: set[PairAttempt] = set()
+
+    def set_policy(self, policy: PolicyManager | PairManager) -> None:
+        """Have another policy decide from now on."""
+        super().set_policy(policy)
+        if self._local is not None:
+            self._needs |= self._local.needs
 
     def dispatch(self, exchange: Exchange, prompt: BodyPrompt | None = None) -> None:
         """Pick a pair and send the request there, or answer why not."""
@@ -59,9 +69,9 @@ class PairDispatcher(Dispatcher):
             decodes = self._who_knows(exchange, decodes)
         if not is_generation:
             is_placed = self._place(exchange, request, prefills, None)
-        elif self.protocol.decodes_alone(request):
+        elif alone := self._alone(request, decodes):
             request.leg = Leg.DECODE
-            is_placed = self._place(exchange, request, decodes, None)
+            is_placed = self._place(exchange, request, alone, None)
         else:
             is_placed = self._place_pair(exchange, request, prefills, decodes, None)
         if not is_placed:
@@ -69,8 +79,7 @@ class PairDispatcher(Dispatcher):
 
     def _place_again(self, exchange: Exchange, request: RoutingRequest, trials: Trials) -> bool:
         """Pick again: a pair, or one worker for a request that one serves alone."""
-        is_alone = exchange.head.path not in GENERATION_PATHS or self.protocol.decodes_alone(request)
-        if is_alone:
+        if request.leg is Leg.DECODE or exchange.head.path not in GENERATION_PATHS:
             return super()._place_again(exchange, request, trials)
         prefills = untried(self._pool.candidates(WorkerRole.PREFILL, exchange.model), trials)
         decodes = self._pool.candidates(WorkerRole.DECODE, exchange.model)
@@ -116,8 +125,14 @@ class PairDispatcher(Dispatcher):
             self._ledger.reserve(pair[0], request, Leg.PREFILL),
             self._ledger.reserve(pair[1], request, Leg.DECODE),
         )
+        if self._local is not None:
+            self._local.placed(pair[1], request)
         PairAttempt(self, exchange, request, leases, trials=trials).start()
         return True
+
+    def _alone(self, request: RoutingRequest, decodes: tuple[Worker, ...]) -> tuple[Worker, ...]:
+        """Return the decode workers that had better do all of a request, empty for a pair."""
+        return () if self._local is None else self._local.candidates(request, decodes)
 
     def _nobody_of(self, prefills: tuple[Worker, ...]) -> str:
         missing = WorkerRole.DECODE if prefills else WorkerRole.PREFILL

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from router_core.contract.request import RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.fleet.membership.roster import BOOTSTRAP_PORT_LABEL
 from router_core.relay.call import Pieces
 from router_core.relay.head import RequestHead
+from router_core.traffic.pd.local_prefill import LocalPrefill
 
 BOOTSTRAP_PORT = BOOTSTRAP_PORT_LABEL
 """The label of a prefill worker that tells its bootstrap port; it has none when the port is not known."""
@@ -118,8 +118,9 @@ class PairProtocol(Protocol):
     def prefill_waits_for_fetch(self) -> bool:
         """Whether a prefill leg is answered only when decode has the KV cache; else decode's first byte tells it."""
 
-    def decodes_alone(self, request: RoutingRequest) -> bool:
-        """Whether the decode worker had better do all of a request."""
+    @property
+    def local_prefill(self) -> LocalPrefill | None:
+        """Which requests the decode workers had better do alone; None when they never do."""
 
     def converse(self, legs: Legs) -> Conversation:
         """Take a request. Nothing is sent before `Conversation.begin`."""

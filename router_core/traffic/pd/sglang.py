@@ -14,7 +14,6 @@ import orjson
 from pydantic import Field
 
 from router_core.contract.policy import PolicyConfig
-from router_core.contract.request import RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.relay.call import Pieces
 from router_core.traffic.json_edit import append_members
@@ -36,14 +35,11 @@ class SglangProtocol:
         """Seconds the legs of a client that left may go on, for their transfer to be finished."""
 
     prefill_waits_for_fetch = True
+    local_prefill = None  # a decode engine of SGLang's does no prefill
 
     def __init__(self, config: Config) -> None:
         self.linger_s = config.linger_s
         self._random = random.SystemRandom()
-
-    def decodes_alone(self, request: RoutingRequest) -> bool:  # noqa: ARG002  # as the contract has it
-        """Return False: a decode engine of SGLang's does no prefill."""
-        return False
 
     def converse(self, legs: Legs) -> Conversation:
         """Take a request."""

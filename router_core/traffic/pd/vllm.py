@@ -20,10 +20,10 @@ import orjson
 from pydantic import Field
 
 from router_core.contract.policy import PolicyConfig
-from router_core.contract.request import RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.relay.head import RequestHead
 from router_core.traffic.json_edit import append_members, replace_members
+from router_core.traffic.pd.local_prefill import LocalPrefill
 from router_core.traffic.pd.protocol import BOOTSTRAP_PORT, Conversation, Legs
 from router_core.traffic.pd.vllm_usage import UsageMerge
 from router_core.traffic.ranks import RANK_HEADER, rank_of
@@ -55,7 +55,10 @@ class VllmProtocol:
         """How the engines move KV caches."""
 
         min_prefill_tokens: int = Field(default=0, ge=0)
-        """Prompts of fewer (estimated) tokens go to the decode worker alone, which then does their prefill itself."""
+        """Requests of whose prompt fewer (estimated) tokens are missing on a decode worker go to that one alone."""
+
+        decode_cache_tokens: int = Field(default=400_000, ge=0)
+        """KV cache of a decode worker; with `min_prefill_tokens` the router keeps track of what is in it."""
 
         linger_s: float = Field(default=10.0, gt=0, le=3600)
         """Seconds the legs of a client that left may go on, for their transfer to be finished."""
@@ -66,11 +69,9 @@ class VllmProtocol:
         self.linger_s = config.linger_s
         self.connector = config.connector
         self.pushers: dict[str, Parameters] = {}
-        self._min_prefill_tokens = config.min_prefill_tokens
-
-    def decodes_alone(self, request: RoutingRequest) -> bool:
-        """Return whether the prompt is too short to be worth a transfer."""
-        return request.input_tokens < self._min_prefill_tokens
+        self.local_prefill: LocalPrefill | None = None
+        if config.min_prefill_tokens:
+            self.local_prefill = LocalPrefill(config.min_prefill_tokens, config.decode_cache_tokens)
 
     def converse(self, legs: Legs) -> Conversation:
         """Take a request."""

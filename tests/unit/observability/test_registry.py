@@ -10,8 +10,9 @@ import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from router_core.observability.exposition import Sample
 from router_core.observability.families import TTFT_BUCKETS, MetricKind
-from router_core.observability.registry import MetricsRegistry, Sample
+from router_core.observability.registry import MetricsRegistry
 
 
 def exposition(registry: MetricsRegistry) -> str:
@@ -257,7 +258,7 @@ def test_a_worker_that_left_for_good_can_be_forgotten() -> None:
     registry.gauge("depth", 1, {})
     for worker in ("a", "b"):
         registry.count("hits_total", 5, {"worker": worker, "reason": "x"})
-    registry.forget({"worker": "a"})
+    registry.forget({"worker": ("a",)})
     registry.count("hits_total", 1, {"worker": "c", "reason": "x"})
     registry.count("hits_total", 1, {"worker": "b", "reason": "x"})
     assert figures(registry) == {
@@ -347,7 +348,7 @@ async def test_a_metric_that_is_new_while_others_are_rendered_does_no_harm() -> 
     rendering = asyncio.ensure_future(registry.render())
     await asyncio.sleep(0)
     registry.count("late_total", 1, {})
-    registry.forget({"worker": "http://a:1"})
+    registry.forget({"worker": ("http://a:1",)})
     body, _ = await rendering
     assert b"router_core_tree_size 12.0" in body
 
