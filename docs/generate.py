@@ -25,6 +25,7 @@ from router_core.cli.launch.router_args import RouterArgs
 from router_core.cli.main import _COMMANDS
 from router_core.config import iter_fields
 from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome
+from router_core.contract.worker import Circuit
 from router_core.control.app import create_control_app
 from router_core.control.log_level import LogLevelHandlers
 from router_core.engine_model.timing import PRESETS
@@ -34,7 +35,7 @@ from router_core.fleet.pool import WorkerPool
 from router_core.fleet.registry import WorkerRegistry
 from router_core.fleet.telemetry.poller import Freshness
 from router_core.observability.compat import ALIASES
-from router_core.observability.failure_samplers import failure_sampler
+from router_core.observability.failure_samplers import circuit_sampler, retry_sampler
 from router_core.observability.gate_samplers import access_sampler, admission_sampler
 from router_core.observability.observer import MetricsObserver
 from router_core.observability.registry import MetricsRegistry
@@ -254,7 +255,9 @@ def full_registry(*compat: str) -> MetricsRegistry:
     board.look()
     registry.add_sampler(board.sample)
     registry.add_sampler(policy_sampler("default", _FaultyPolicy))
-    registry.add_sampler(failure_sampler(_Retries(), lambda: {"http://worker-0": 1}))
+    registry.add_sampler(retry_sampler(_Retries()))
+    registry.histogram("retry_backoff_seconds", {})
+    registry.add_sampler(circuit_sampler(lambda: {"http://worker-0": {(Circuit.CLOSED, Circuit.OPEN): 1}}))
     registry.add_sampler(
         traffic_sampler(
             connections=lambda: 1,
@@ -274,8 +277,9 @@ def exposed() -> Iterator[tuple[Metric, str, list[str]]]:
 
 
 class _Retries:
-    granted = 1
-    refused = 0
+    granted = {"lost": 1}  # noqa: RUF012  # nobody changes it
+    refused = {"budget": 1}  # noqa: RUF012
+    results = {"failed": 1}  # noqa: RUF012
 
 
 class _FaultyPolicy:

@@ -37,7 +37,6 @@ from router_core.fleet.pool import WorkerPool
 from router_core.fleet.registration import Registrar
 from router_core.fleet.registry import WorkerRegistry
 from router_core.fleet.telemetry.poller import TelemetryPoller
-from router_core.observability.failure_samplers import failure_sampler
 from router_core.observability.logs import log_level, set_log_level
 from router_core.observability.registry import MetricsRegistry
 from router_core.observability.samplers import membership_sampler, telemetry_sampler, traffic_sampler
@@ -188,8 +187,8 @@ class RouterServer:
             origin=relay.origin,
             on_connect_failed=health.check_now,
             finish_draining=self.pool.finish_draining,
-            breakers=circuit_breakers(config, self.pool, loop),
-            retries=retries(config, self.pool, loop),
+            breakers=circuit_breakers(config, self.pool, loop, self.registry),
+            retries=retries(config, self.pool, loop, self.registry),
             address=RankPassing(self._kind_of).address if config.dp_aware else None,
         )
         self._dead_workers = DeadWorkers(relay.exchanges, shared.breakers, retries=config.retries.dead_workers)
@@ -212,7 +211,6 @@ class RouterServer:
         self.gate.open(relay, reception, routes, self.registry)
         if config.admin_port is not None:
             await self._listen_for_administrators(stack, client, config.admin_port)
-        self.registry.add_sampler(failure_sampler(shared.retries, lambda: shared.breakers.openings))
         self.registry.add_sampler(
             traffic_sampler(
                 connections=lambda: len(relay.connections),

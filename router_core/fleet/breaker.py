@@ -74,14 +74,14 @@ class CircuitBreakers:
 
     Attributes:
         half_open: Workers that are let one request at a time. Mostly empty: asked on every request.
-        openings: How often each worker's circuit was opened, by url.
+        transitions: How often each worker's circuit went from one state to another, by url. `PROBING` is half open.
     """
 
     def __init__(
         self, pool: WorkerPool, rules: BreakerRules, *, scheduler: Scheduler, now: Callable[[], float]
     ) -> None:
         self.half_open: dict[Worker, _Trial] = {}
-        self.openings: dict[str, int] = {}
+        self.transitions: dict[str, dict[tuple[Circuit, Circuit], int]] = {}
         self._pool = pool
         self._rules = rules
         self._scheduler = scheduler
@@ -129,7 +129,7 @@ class CircuitBreakers:
         """A worker left."""
         self._failures.pop(worker, None)
         self.half_open.pop(worker, None)
-        self.openings.pop(worker.url, None)
+        self.transitions.pop(worker.url, None)
         if worker in self._open:
             self._open.pop(worker)[1].cancel()
         self._pool.set_circuit(worker, Circuit.CLOSED)  # it may come back
@@ -162,7 +162,7 @@ class CircuitBreakers:
                 len(failures),
                 ended,
             )
-            self._open_circuit(worker)
+            self._open_circuit(worker, Circuit.CLOSED)
 
     def _tried(self, worker: Worker, trial: _Trial, attempt: object, status: OutcomeStatus) -> None:
         if trial.attempt is not attempt:
@@ -171,29 +171,33 @@ class CircuitBreakers:
         if status in _FAILURES:
             _log.warning("worker %s: circuit opened again, the request let through failed", worker.url)
             del self.half_open[worker]
-            self._open_circuit(worker)
+            self._open_circuit(worker, Circuit.HALF_OPEN)
             return
         if status is OutcomeStatus.SUCCESS:
             trial.successes += 1
         if trial.successes >= self._rules.success_threshold:
             _log.info("worker %s: circuit closed", worker.url)
             del self.half_open[worker]
-            self._pool.set_circuit(worker, Circuit.CLOSED)
+            self._go(worker, Circuit.HALF_OPEN, Circuit.CLOSED)
         else:
             self._pool.set_circuit(worker, Circuit.HALF_OPEN)
 
-    def _open_circuit(self, worker: Worker) -> None:
+    def _open_circuit(self, worker: Worker, before: Circuit) -> None:
         self._failures.pop(worker, None)
-        self.openings[worker.url] = self.openings.get(worker.url, 0) + 1
         open_s = self._rules.open_s
         timer = self._scheduler.call_later(open_s, lambda: self._half_open(worker))
         self._open[worker] = self._now() + open_s, timer
-        self._pool.set_circuit(worker, Circuit.OPEN)
+        self._go(worker, before, Circuit.OPEN)
 
     def _half_open(self, worker: Worker) -> None:
         self._open.pop(worker)[1].cancel()
         self.half_open[worker] = _Trial()
-        self._pool.set_circuit(worker, Circuit.HALF_OPEN)
+        self._go(worker, Circuit.OPEN, Circuit.HALF_OPEN)
+
+    def _go(self, worker: Worker, before: Circuit, after: Circuit) -> None:
+        counts = self.transitions.setdefault(worker.url, {})
+        counts[before, after] = counts.get((before, after), 0) + 1
+        self._pool.set_circuit(worker, after)
 
 
 class _Trial:

@@ -24,6 +24,7 @@ class Alias:
         labels: Their label -> ours.
         fixed: Their labels whose values never change.
         only: Our label -> the values that are counted; others are left out.
+        values: Our value -> theirs, for those that they number otherwise.
     """
 
     name: str
@@ -31,12 +32,28 @@ class Alias:
     labels: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, str] = field(default_factory=dict)
     only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    values: Mapping[float, float] = field(default_factory=dict)
 
 
 _HTTP = {"router_type": "http", "backend_type": "regular", "connection_mode": "http"}
 _BY_MODEL = {"model": "pool"}
 _WORKER = {"worker": "worker"}
 _WORKERS = {"worker_type": "regular", "connection_mode": "http"}
+_TRANSITION = {**_WORKER, "from": "from", "to": "to"}
+
+
+def _failure_handling(prefix: str, retries: str, fixed: Mapping[str, str]) -> tuple[Alias, ...]:
+    """Return what two gateways call the same but for the beginning."""
+    requests, outcomes = "router_core_requests", prefix + "_cb_outcomes"
+    return (
+        Alias(retries, "router_core_retries", fixed=fixed),
+        Alias(f"{retries}_exhausted", "router_core_retried_requests", fixed=fixed, only={"result": ("failed",)}),
+        # 0 closed, 1 open, 2 half open; ours grow with what is kept back.
+        Alias(f"{prefix}_cb_state", "router_core_worker_circuit_state", _WORKER, values={1: 2, 2: 1}),
+        Alias(outcomes, requests, _WORKER, {"outcome": "success"}, only={"status": ("success",)}),
+        Alias(outcomes, requests, _WORKER, {"outcome": "failure"}, only={"status": ("error", "timeout")}),
+    )
+
 
 ALIASES: Mapping[str, tuple[Alias, ...]] = {
     "smg": (
@@ -64,6 +81,9 @@ ALIASES: Mapping[str, tuple[Alias, ...]] = {
             _WORKERS,
             only={"status": _FAILURES},
         ),
+        *_failure_handling("smg_worker", "smg_worker_retries", {"worker_type": "regular"}),
+        Alias("smg_worker_cb_transitions", "router_core_worker_circuit_transitions", _TRANSITION),
+        Alias("smg_worker_retry_backoff_seconds", "router_core_retry_backoff_seconds"),
         Alias("smg_discovery_workers_discovered", "router_core_membership_workers", {"source": "source"}),
     ),
     "vllm_router": (
@@ -80,6 +100,9 @@ ALIASES: Mapping[str, tuple[Alias, ...]] = {
         Alias("vllm_router_worker_load", "router_core_worker_requests_active", _WORKER),
         Alias("vllm_router_running_requests", "router_core_worker_requests_active", _WORKER),
         Alias("vllm_router_processed_requests", "router_core_worker_requests_processed", _WORKER),
+        *_failure_handling("vllm_router", "vllm_router_retries", {}),
+        Alias("vllm_router_cb_state_transitions", "router_core_worker_circuit_transitions", _TRANSITION),
+        Alias("vllm_router_retry_backoff_duration_seconds", "router_core_retry_backoff_seconds"),
         Alias("vllm_router_cache_hits", "router_core_cache_hits"),
         Alias("vllm_router_cache_misses", "router_core_cache_misses"),
         Alias("vllm_router_tree_size", "router_core_cache_tree_chars", _WORKER),
@@ -112,7 +135,7 @@ def renamed(metrics: Iterable[Metric], gateways: Iterable[str]) -> Iterator[Metr
                     labels["le"] = sample.labels["le"]
                 suffix = sample.name[len(alias.ours) :]
                 key = alias.name, suffix, tuple(labels.items())
-                sums[key] = sums.get(key, 0.0) + sample.value
+                sums[key] = sums.get(key, 0.0) + alias.values.get(sample.value, sample.value)
         for (name, suffix, labels_), value in sums.items():
             theirs[name].add_sample(name + suffix, dict(labels_), value)
         yield from (metric for metric in theirs.values() if metric.samples)

@@ -119,6 +119,7 @@ HELP: Mapping[str, str] = {
         "the reply tells what was there.",
         "cache_check_reported_tokens_total": "Of the same requests: prompt tokens that the engine found in its cache.",
         "admission_wait_seconds": "Seconds that requests waited in the queue for their turn, let in or not.",
+        "retry_backoff_seconds": "Pauses before further attempts; those that are made at once have none.",
         "policy_decisions_total": "Decisions of the policy whose request has ended, by worker and given reason.",
         "metrics_dropped_total": "Metric updates that were refused, by metric (empty if it never existed) and reason.",
     }.items()

@@ -116,7 +116,7 @@ class Attempt(PlacedListener):
                 self._follow_up(ending)
                 return
         if self._trials is not None:
-            dispatcher.retries.over(self._trials)
+            dispatcher.retries.over(self._trials, ending, exchange.status)
 
     def last_words(self, ending: Ending) -> bytes:
         """End a stream that broke off with an error in its own form."""

@@ -142,7 +142,7 @@ class Dispatcher:
     def give_up(self, exchange: Exchange, ending: Ending, trials: Trials | None) -> None:
         """Answer a request that no worker served: with what a worker last said, else in our words."""
         if trials is not None:
-            self.retries.over(trials)
+            self.retries.over(trials, ending, None)
         if ending is Ending.CLIENT_GONE or exchange.respond_declined():
             return
         status, code, message = ANSWER_TO_ENDING[ending]

@@ -100,14 +100,16 @@ class Trials:
         began: When its first attempt began, in the time of `Retries.now`.
         tried: Who was tried since all were.
         retries: Attempts granted beyond the first, those after a failed connection not counted.
+        is_retried: Whether any further attempt was granted.
     """
 
-    __slots__ = ("began", "retries", "tried")
+    __slots__ = ("began", "is_retried", "retries", "tried")
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.tried: tuple[Worker, ...] = ()
         self.retries = 0
+        self.is_retried = False
 
 
 class Scheduler(Protocol):
@@ -132,14 +134,22 @@ class Retries:
 
     Attributes:
         rules: What it goes by.
-        granted: Further attempts granted so far.
-        refused: Further attempts refused because the budget was used up.
+        granted: Further attempts granted so far, by why the one before had failed.
+        refused: Further attempts refused, by what was used up.
+        results: Requests that had further attempts and are over, by what came of them: `served` with an answer that is
+            not one to try again after, `failed`, or `cancelled` by the client's leaving.
         now: The time that exchanges' deadlines are in.
         retrying: Requests that have had, or wait for, a later attempt and are not over.
     """
 
     def __init__(
-        self, rules: RetryRules, *, in_flight: Callable[[], int], scheduler: Scheduler, random: Random
+        self,
+        rules: RetryRules,
+        *,
+        in_flight: Callable[[], int],
+        scheduler: Scheduler,
+        random: Random,
+        paused: Callable[[float], None] = lambda pause_s: None,  # noqa: ARG005  # named as callers pass it
     ) -> None:
         """Make ready.
 
@@ -148,14 +158,17 @@ class Retries:
             in_flight: Returns how many requests the pool's workers have now; asked when an attempt failed.
             scheduler: Tells the time that exchanges' deadlines are in, and puts attempts off.
             random: Spreads the pauses.
+            paused: Told how many seconds each pause before an attempt is.
         """
         self.rules = rules
-        self.granted = 0
-        self.refused = 0
+        self.granted = {failure.name.lower(): 0 for failure in Failure}
+        self.refused = dict.fromkeys(("attempts", "deadline", "budget"), 0)
+        self.results = dict.fromkeys(("served", "failed", "cancelled"), 0)
         self.now = scheduler.time
         self._in_flight = in_flight
         self._scheduler = scheduler
         self._random = random
+        self._paused = paused
         self.retrying: set[Trials] = set()
 
     def grant(
@@ -176,8 +189,10 @@ class Retries:
         rules = self.rules
         # 1. Nothing was sent.
         if failure is Failure.NOT_CONNECTED and is_anyone_left:
+            self._count(trials, failure)
             return 0.0
         if trials.retries >= rules.max_attempts - 1:
+            self._refuse("attempts")
             return None
         # 2. A pause that would be of no use is not made.
         is_prompt = is_anyone_left and failure is not Failure.STATUS
@@ -186,20 +201,38 @@ class Retries:
             delay_s = max(delay_s, wish_s)
         due = self.now() + delay_s
         if due >= exchange.deadline or (rules.deadline_s is not None and due > trials.began + rules.deadline_s):
+            self._refuse("deadline")
             return None
         # 3. The budget.
         allowed = max(rules.budget_floor, rules.budget_share * (self._in_flight() + len(self.retrying)))
         if trials not in self.retrying and len(self.retrying) >= allowed:
-            self.refused += 1
+            self._refuse("budget")
             return None
         self.retrying.add(trials)
         trials.retries += 1
-        self.granted += 1
+        self._count(trials, failure)
+        if delay_s > 0:
+            self._paused(delay_s)
         return delay_s
 
-    def over(self, trials: Trials) -> None:
-        """A request that had further attempts is over."""
+    def over(self, trials: Trials, ending: Ending, status: int | None) -> None:
+        """A request whose first attempt failed is over; nothing happens if that was told already.
+
+        Args:
+            trials: What it has been through.
+            ending: How its last attempt ended.
+            status: The HTTP status of the answer that the client got from it, None if it got none.
+        """
         self.retrying.discard(trials)
+        if not trials.is_retried:
+            return
+        trials.is_retried = False
+        result = "failed"
+        if ending is Ending.CLIENT_GONE:
+            result = "cancelled"
+        elif ending is Ending.COMPLETE and status not in self.rules.statuses:
+            result = "served"
+        self.results[result] += 1
 
     def wait(self, exchange: Exchange, delay_s: float, go_on: Callable[[Ending | None], None]) -> None:
         """Have a request wait; its client's leaving ends that.
@@ -211,6 +244,13 @@ class Retries:
         """
         waiting = Waiting(self._scheduler, delay_s, go_on)
         exchange.forward(waiting, waiting)
+
+    def _count(self, trials: Trials, failure: Failure) -> None:
+        trials.is_retried = True
+        self.granted[failure.name.lower()] += 1
+
+    def _refuse(self, reason: str) -> None:
+        self.refused[reason] += 1
 
     def _pause_s(self, number: int) -> float:
         rules = self.rules

@@ -52,8 +52,8 @@ async def test_a_worker_that_fails_while_its_checks_pass_gets_nothing_more(simul
         samples = await router.metrics()
         states = {s.labels["worker"]: s.value for s in samples["router_core_worker_circuit_state"]}
         assert states == {bad.url: 2, engines[1].url: 0}
-        (openings,) = samples["router_core_worker_circuit_openings_total"]
-        assert (openings.labels["worker"], openings.value) == (bad.url, 1)
+        (opening,) = samples["router_core_worker_circuit_transitions_total"]
+        assert (opening.labels, opening.value) == ({"worker": bad.url, "from": "closed", "to": "open"}, 1)
         async with router.get("/workers") as response:
             assert [worker["circuit"] for worker in (await response.json())["workers"]] == ["open", "closed"]
         async with router.get("/health?verbose") as response:

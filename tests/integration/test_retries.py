@@ -247,7 +247,10 @@ async def test_an_outage_is_not_multiplied(simulated_engines):
         await asyncio.gather(*(one() for _ in range(40)))
         assert sum(engine.accepted for engine in engines) <= 40 + 4 * 20
         retries = router.server.pools[-1].dispatcher.retries
-        assert retries.refused > 0
+        assert retries.refused["budget"] > 0
+        samples = await router.metrics()
+        results = {s.labels["result"]: s.value for s in samples["router_core_retried_requests_total"]}
+        assert (results["served"], results["cancelled"], 0 < results["failed"] <= 20) == (0, 0, True)
         assert not retries.retrying
         assert router.is_settled()
         assert len(router.record.completed) == len(router.record.selected) == sum(e.accepted for e in engines)

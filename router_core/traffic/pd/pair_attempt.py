@@ -141,7 +141,7 @@ class PairAttempt(PlacedListener):
                 self._conversation.failed()
                 self._cancel_prefill()
             self._let_go_if_over()
-            self._no_more_attempts()
+            self._no_more_attempts(ending)
             return
         if ending is Ending.DECLINED and exchange.declined is not None:
             status = exchange.declined.head.status
@@ -155,7 +155,7 @@ class PairAttempt(PlacedListener):
         if exchange.status is None:
             self._retry_or_answer(failed, ending)
         else:
-            self._no_more_attempts()
+            self._no_more_attempts(ending)
 
     # --- Legs, for the protocol ---
 
@@ -286,7 +286,7 @@ class PairAttempt(PlacedListener):
         self._dispatcher.worker_failed(self.decode, ending, call.error)
         self._decode.ended(ending, call.status)
         self._drop()
-        self._no_more_attempts()
+        self._no_more_attempts(Ending.CONNECTION_LOST)
         self._exchange.source_closed(call.error)
 
     # --- who is to blame ---
@@ -318,7 +318,7 @@ class PairAttempt(PlacedListener):
 
     def _abandon(self) -> None:
         self.is_abandoned = True
-        self._no_more_attempts()
+        self._no_more_attempts(Ending.CLIENT_GONE)
         self._calls.detach()
         self._settle()
         if not (self._prefill.is_finished and self._decode.is_finished):
@@ -397,13 +397,13 @@ class PairAttempt(PlacedListener):
         if self._trials is not None and self._delay_s is not None:
             self._dispatcher.retry(self._exchange, self._request, self._trials, ending, self._delay_s)
 
-    def _no_more_attempts(self) -> None:
+    def _no_more_attempts(self, ending: Ending) -> None:
         if self._trials is not None:
-            self._dispatcher.retries.over(self._trials)
+            self._dispatcher.retries.over(self._trials, ending, self._exchange.status)
 
     def _answer(self, status: int, code: str, message: str) -> None:
         """Answer in decode's stead; an answer that has begun is broken off."""
-        self._no_more_attempts()
+        self._no_more_attempts(Ending.BAD_ANSWER)
         if self.is_abandoned:
             return
         if self._exchange.status is None:
@@ -413,8 +413,8 @@ class PairAttempt(PlacedListener):
 
     def _replay(self, answer: AnswerHead, content: bytes) -> None:
         """Pass the prefill worker's answer on."""
-        self._no_more_attempts()
         self._exchange.feed(answer.outgoing(b"Content-Length: %d\r\n" % len(content)) + content)
+        self._no_more_attempts(Ending.COMPLETE)
 
 
 class _Over:

@@ -97,7 +97,7 @@ def test_failures_in_a_row_open_the_circuit_at_the_threshold(failure):
     fleet.serve(failure)
     assert fleet.circuit is Circuit.OPEN
     assert [worker.url for worker in fleet.pool.candidates()] == ["http://b"]
-    assert fleet.breakers.openings == {"http://a": 1}
+    assert fleet.breakers.transitions == {"http://a": {(Circuit.CLOSED, Circuit.OPEN): 1}}
 
 
 @pytest.mark.parametrize("status", SAYS_NOTHING)
@@ -141,7 +141,7 @@ def test_requests_that_were_running_when_it_opened_change_nothing():
     late_failure(ERROR)
     late_success(SUCCESS)
     assert fleet.circuit is Circuit.OPEN
-    assert fleet.breakers.openings == {"http://a": 1}
+    assert fleet.breakers.transitions == {"http://a": {(Circuit.CLOSED, Circuit.OPEN): 1}}
     fleet.scheduler.pass_time(60)
     later_success(SUCCESS)
     assert fleet.circuit is Circuit.HALF_OPEN

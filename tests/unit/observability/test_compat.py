@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from router_core.observability.exposition import Sample
+from router_core.observability.families import MetricKind
 from router_core.observability.registry import MetricsRegistry
 
 
@@ -60,3 +62,26 @@ async def test_what_is_not_there_is_not_exposed_and_nothing_is_by_default():
     registry = MetricsRegistry()
     served(registry, "a", "success", 1)
     assert not [name for name in await exposed(registry) if not name.startswith("router_core_")]
+
+
+async def test_states_of_circuits_are_numbered_as_the_others_do():
+    registry = MetricsRegistry(compat=["smg", "vllm_router"])
+    ours = {"closed": 0, "half-open": 1, "open": 2}
+    registry.add_sampler(
+        lambda: [
+            Sample("worker_circuit_state", MetricKind.GAUGE, "", {"pool": "m", "worker": name}, value)
+            for name, value in ours.items()
+        ]
+    )
+    found = await exposed(registry)
+    for name in ("smg_worker_cb_state", "vllm_router_cb_state"):
+        assert {labels["worker"]: value for labels, value in found[name]} == {"closed": 0, "open": 1, "half-open": 2}
+
+
+async def test_only_requests_that_failed_for_good_exhausted_their_retries():
+    registry = MetricsRegistry(compat=["smg", "vllm_router"])
+    for result, times in (("served", 5), ("failed", 2), ("cancelled", 1)):
+        registry.count("retried_requests_total", times, {"result": result})
+    found = await exposed(registry)
+    assert found["smg_worker_retries_exhausted_total"] == [({"worker_type": "regular"}, 2)]
+    assert found["vllm_router_retries_exhausted_total"] == [({}, 2)]

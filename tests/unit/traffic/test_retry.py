@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from router_core.relay.head import AnswerHead
+from router_core.relay.parties import Ending
 from router_core.traffic.retry import Failure, Retries, RetryRules, Trials, retry_after_s
 
 NOT_CONNECTED, LOST, FULL, STATUS = Failure.NOT_CONNECTED, Failure.LOST, Failure.FULL, Failure.STATUS
@@ -87,10 +88,33 @@ def test_only_a_share_of_what_is_in_flight_may_be_on_a_later_attempt():
     others = [Trials(0.0) for _ in range(40)]
     granted = [other for other in others if asked.ask(trials=other) is not None]
     assert 20 <= len(granted) <= 25
-    assert asked.retries.refused == 40 - len(granted)
+    assert asked.retries.refused["budget"] == 40 - len(granted)
     for other in granted:
-        asked.retries.over(other)
+        asked.retries.over(other, Ending.COMPLETE, 200)
     assert asked.ask() is not None
+
+
+@pytest.mark.parametrize(
+    ("ending", "status", "result"),
+    [
+        (Ending.COMPLETE, 200, "served"),
+        (Ending.COMPLETE, 400, "served"),
+        (Ending.COMPLETE, 500, "failed"),
+        (Ending.CONNECTION_LOST, None, "failed"),
+        (Ending.STALLED, 200, "failed"),
+        (Ending.CLIENT_GONE, 200, "cancelled"),
+    ],
+)
+def test_what_came_of_a_request_is_counted_once_and_only_if_it_was_tried_again(ending, status, result):
+    asked = Asked()
+    asked.retries.over(asked.trials, ending, status)
+    assert not any(asked.retries.results.values())
+    asked.ask(NOT_CONNECTED)
+    asked.ask(LOST)
+    for _ in range(2):
+        asked.retries.over(asked.trials, ending, status)
+    assert asked.retries.results == {"served": 0, "failed": 0, "cancelled": 0} | {result: 1}
+    assert asked.retries.granted == {"not_connected": 1, "lost": 1, "full": 0, "status": 0}
 
 
 def test_a_few_may_be_however_few_are_in_flight():
