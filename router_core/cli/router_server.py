@@ -48,7 +48,7 @@ from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Destination, Silence
 from router_core.relay.server import DownstreamLimits, RelayServer
 from router_core.relay.upstream import UpstreamLimits
-from router_core.traffic.cors import Cors
+from router_core.traffic.cors import AllowedOrigins, Cors
 from router_core.traffic.dead_workers import DeadWorkers
 from router_core.traffic.forwarded_headers import header_choice
 from router_core.traffic.paths import INFERENCE_PATHS
@@ -207,7 +207,9 @@ class RouterServer:
         )
         relay.handle = reception.handle
         if config.cors_allowed_origins:
-            self.gate.front = lambda handle: Cors(config.cors_allowed_origins, handle).handle
+            origins = AllowedOrigins(config.cors_allowed_origins)
+            relay.refusal_fields = origins.fields_for
+            self.gate.front = lambda handle: Cors(origins, handle).handle
         self.gate.open(relay, reception, routes, self.registry)
         if config.admin_port is not None:
             await self._listen_for_administrators(stack, client, config.admin_port)

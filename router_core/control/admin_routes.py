@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from aiohttp import web
 
-from router_core.control.engines import EngineHandlers
 from router_core.control.errors import Handler
-from router_core.control.workers import WorkerAdmin
 
-AnswerKind = Literal["accepted", "error", "admin_error", "object", "text", "worker", "worker_list", "any"]
+AnswerKind = Literal["accepted", "error", "admin_error", "object", "text", "worker", "worker_list", "log_level", "any"]
 """What an answer holds: a schema of the OpenAPI document, or one of its plain media types."""
 
 
@@ -26,7 +24,7 @@ class Operation:
         handler: The name of the method that answers.
         summary: What it does, in one line.
         answers: What each status comes with.
-        takes_worker: Whether the body describes a worker.
+        takes: What the body describes; None if none is looked at.
         takes_url: Whether the query names a worker's `url`.
     """
 
@@ -35,7 +33,7 @@ class Operation:
     handler: str
     summary: str
     answers: Mapping[int, AnswerKind]
-    takes_worker: bool = False
+    takes: Literal["worker", "log_level"] | None = None
     takes_url: bool = field(default=False)
 
 
@@ -47,7 +45,7 @@ WORKERS = (
         "add_worker",
         "Add a worker; it gets requests once its health check passes.",
         {202: "accepted", 400: "admin_error", 409: "admin_error"},
-        takes_worker=True,
+        takes="worker",
     ),
     Operation(
         "GET",
@@ -62,7 +60,7 @@ WORKERS = (
         "replace_worker",
         "Set labels, priority and cost, to their defaults where the body is silent.",
         {202: "accepted", 400: "admin_error", 404: "admin_error"},
-        takes_worker=True,
+        takes="worker",
     ),
     Operation(
         "PATCH",
@@ -70,7 +68,7 @@ WORKERS = (
         "merge_worker",
         "Change what the body names; a label given as null goes.",
         {202: "accepted", 400: "admin_error", 404: "admin_error"},
-        takes_worker=True,
+        takes="worker",
     ),
     Operation(
         "DELETE",
@@ -123,21 +121,31 @@ ENGINES = (
 )
 """Answered by `EngineHandlers`."""
 
+LOG_LEVEL = (
+    Operation("GET", "/log_level", "get_log_level", "Tell the level of the log.", {200: "log_level"}),
+    Operation(
+        "PUT",
+        "/log_level",
+        "set_log_level",
+        "Change the level of the log until the router stops.",
+        {200: "log_level", 400: "admin_error"},
+        takes="log_level",
+    ),
+)
+"""Answered by `LogLevelHandlers`."""
 
-ADMIN_PATHS = tuple(dict.fromkeys(operation.path for operation in (*WORKERS, *ENGINES)))
+OPERATIONS = (*WORKERS, *ENGINES, *LOG_LEVEL)
+"""All of them."""
+
+ADMIN_PATHS = tuple(dict.fromkeys(operation.path for operation in OPERATIONS))
 """The paths of all of them."""
 
 
-def add_admin_routes(router: web.UrlDispatcher, admin: WorkerAdmin, engines: EngineHandlers) -> None:
-    """Serve all of them."""
-    for operation, handler in _handlers(admin, engines):
+def add_routes(router: web.UrlDispatcher, operations: Iterable[Operation], owner: object) -> None:
+    """Serve some of them by the methods of their owner."""
+    for operation in operations:
+        handler: Handler = getattr(owner, operation.handler)
         if operation.method == "GET":
             router.add_get(operation.path, handler)
         else:
             router.add_route(operation.method, operation.path, handler)
-
-
-def _handlers(admin: WorkerAdmin, engines: EngineHandlers) -> Iterator[tuple[Operation, Handler]]:
-    for operations, owner in ((WORKERS, admin), (ENGINES, engines)):
-        for operation in operations:
-            yield operation, getattr(owner, operation.handler)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aiohttp import web
 
-from router_core.control.admin_routes import ADMIN_PATHS, add_admin_routes
+from router_core.control.admin_routes import ADMIN_PATHS, ENGINES, LOG_LEVEL, WORKERS, add_routes
 from router_core.control.engines import EngineAsker, EngineHandlers
 from router_core.control.errors import error_response, json_app
 from router_core.control.health import HealthHandlers, PolicyStatus, ProbedPool, SignalFacts
@@ -72,22 +72,18 @@ def create_control_app(
     app.router.add_get("/v1/models/{id:.+}", models.get_model)
     app.router.add_get("/metrics", metrics_handler(render_metrics))
     if administers:
-        add_admin_routes(
-            app.router,
-            WorkerAdmin(registry, is_own_address),
-            EngineHandlers(pools, engines, health_endpoint=health_endpoint),
-        )
+        add_routes(app.router, WORKERS, WorkerAdmin(registry, is_own_address))
+        add_routes(app.router, ENGINES, EngineHandlers(pools, engines, health_endpoint=health_endpoint))
         app.router.add_get("/openapi.json", answer_openapi)
         if log_level is not None:
-            app.router.add_get("/log_level", log_level.read)
-            app.router.add_put("/log_level", log_level.change)
+            add_routes(app.router, LOG_LEVEL, log_level)
         if replace_policy is not None:
             of_pools = PoolHandlers(pools, policies, replace_policy)
             app.router.add_get("/pools", of_pools.list_pools)
             app.router.add_get("/pools/{name:.+}", of_pools.get_pool)
             app.router.add_put("/pools/{name:.+}/policy", of_pools.replace_policy)
     else:
-        for path in (*ADMIN_PATHS, "/openapi.json", "/log_level", "/pools", "/pools/{name:.+}"):
+        for path in (*ADMIN_PATHS, "/openapi.json", "/pools", "/pools/{name:.+}"):
             app.router.add_route("*", path, _administered_elsewhere)
     for path in inference_paths:
         app.router.add_post(path, _served_elsewhere)

@@ -22,11 +22,11 @@ class LogLevelHandlers:
         self._get = get
         self._set = set_
 
-    async def read(self, request: web.Request) -> web.Response:  # noqa: ARG002  # a handler takes the request
+    async def get_log_level(self, request: web.Request) -> web.Response:  # noqa: ARG002  # a handler takes the request
         """Tell the level."""
         return json_response({"level": self._get()})
 
-    async def change(self, request: web.Request) -> web.Response:
+    async def set_log_level(self, request: web.Request) -> web.Response:
         """Change it: `{"level": "debug"}`."""
         try:
             body = orjson.loads(await request.read())

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from router_core.control.admin_routes import ENGINES, WORKERS, AnswerKind, Operation
+from router_core.control.admin_routes import OPERATIONS, AnswerKind, Operation
 from router_core.control.health import json_response
 from router_core.control.worker_form import WITHOUT_EFFECT, WorkerForm
 
@@ -20,6 +20,7 @@ _JSON_KINDS: dict[AnswerKind, Json] = {
     "error": {"$ref": "#/components/schemas/Error"},
     "worker": {"$ref": "#/components/schemas/Worker"},
     "worker_list": {"$ref": "#/components/schemas/WorkerList"},
+    "log_level": {"$ref": "#/components/schemas/LogLevel"},
     "object": {"type": "object"},
     "any": {},
 }
@@ -44,7 +45,7 @@ async def answer_openapi(request: web.Request) -> web.Response:  # noqa: ARG001 
 def openapi_document() -> Json:
     """Return the document, OpenAPI 3.1."""
     paths: dict[str, Json] = {}
-    for operation in (*WORKERS, *ENGINES):
+    for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",
@@ -83,8 +84,9 @@ def _operation(operation: Operation) -> Json:
         parameters.append({"name": "url", "in": "query", "required": True, "schema": _URL})
     if parameters:
         described["parameters"] = parameters
-    if operation.takes_worker:
-        schema: Json = {"$ref": "#/components/schemas/WorkerForm"}
+    if operation.takes is not None:
+        form = "WorkerForm" if operation.takes == "worker" else "LogLevel"
+        schema: Json = {"$ref": f"#/components/schemas/{form}"}
         if operation.path == "/workers":
             schema = {"allOf": [schema, {"required": ["url"], "properties": {"url": _URL}}]}
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
@@ -134,6 +136,7 @@ def _schemas() -> dict[str, Json]:
     schemas["Accepted"] = _object(
         status={"const": "accepted"}, worker_id=_TEXT, url=_TEXT, location=_TEXT, message=_TEXT
     )
+    schemas["LogLevel"] = _object(level={**_TEXT, "examples": ["debug"]})
     schemas["AdminError"] = _object(error=_TEXT, code=_TEXT)
     schemas["Error"] = _object(error=_object(message=_TEXT, type=_TEXT, code=_TEXT))
     return schemas

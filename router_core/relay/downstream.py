@@ -284,6 +284,7 @@ class Downstream(asyncio.Protocol):
             data = data[end:]
             if size is None:
                 size = head.content_length  # none was given: no body, or a chunked one
+        self._head, self._size = head, size
         limits = self._server.limits
         if size is not None and size > limits.max_body_bytes:
             raise BadRequestError(413, f"the request's body is over {limits.max_body_bytes} bytes")
@@ -293,7 +294,6 @@ class Downstream(asyncio.Protocol):
             self._framing = ChunkedBody() if size is None else SizedBody(size)
         if head.expects_continue and not data and size != 0:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._head, self._size = head, size
         return data, head
 
     def _parse_head(self, data: bytes, scanned: int) -> tuple[bytes, RequestHead | None]:
@@ -371,8 +371,10 @@ class Downstream(asyncio.Protocol):
         if not code:
             code = _CODES[status]
             self._server.refused(status)
+        fields = b"" if self._server.refusal_fields is None else self._server.refusal_fields(self._head)
         self._head, self._buffer, self._body = None, b"", []
-        self.write(local_answer(status, error_body(status, code, str(refusal)), refusal.headers, keep_alive=False))
+        body = error_body(status, code, str(refusal))
+        self.write(local_answer(status, body, refusal.headers, keep_alive=False, fields=fields))
         self._is_lingering = True
         self.deadline = self._server.now() + _LINGER_S
         if self._transport.can_write_eof():

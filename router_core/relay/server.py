@@ -54,6 +54,7 @@ class RelayServer:
         is_draining: Whether the server is on its way out: every answer closes its connection.
         is_closed: Whether it has ceased to listen: idle connections close, and new ones are not taken.
         goes_on: Tells which headers workers get; None lets all pass but cookies.
+        refusal_fields: Returns whole header lines for a refusal, given the request's head if that was read.
         refusals: Requests refused for their form, by HTTP status.
     """
 
@@ -81,6 +82,7 @@ class RelayServer:
         """
         self.handle = handle
         self.check_early: Callable[[RequestHead], None] | None = None
+        self.refusal_fields: Callable[[RequestHead | None], bytes] | None = None
         self.limits = limits
         self.connections: set[Downstream] = set()
         self.is_draining = False

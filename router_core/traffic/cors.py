@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from router_core.relay.exchange import Exchange
+from router_core.relay.head import RequestHead
 
 ANY = "*"
 _ORIGIN, _METHOD, _HEADERS = b"origin", b"access-control-request-method", b"access-control-request-headers"
@@ -15,32 +16,53 @@ _HEADER_NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z, \t-]{1,4096}")
 _MAX_AGE_S = 600
 
 
+class AllowedOrigins:
+    """The origins whose pages may read answers.
+
+    Args:
+        origins: Such as `https://chat.example`; `*` allows all.
+    """
+
+    def __init__(self, origins: Iterable[str]) -> None:
+        names = tuple(origins)
+        self._any = ANY in names
+        self._origins = frozenset(name.encode() for name in names)
+
+    def fields_for(self, head: RequestHead | None) -> bytes:
+        """Return the header lines that let a page read the answer to its request; empty if it may not.
+
+        Args:
+            head: The request's; None if it could not be read. Then it is not known which page asked, and only where
+                all may, this one may, too.
+        """
+        if self._any and (head is None or _ORIGIN in head.fields):
+            return b"Access-Control-Allow-Origin: *\r\n"
+        origin = None if head is None else head.fields.get(_ORIGIN)
+        if origin is None or origin not in self._origins:
+            return b""
+        return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin
+
+
 class Cors:
     """Answers browsers that ask before they send, and marks answers that a page may read. Others pass untouched.
 
     Credentials of the browser's own (cookies) are never allowed: an API key is sent by the page itself.
 
     Args:
-        origins: Those that are allowed, such as `https://chat.example`; `*` allows all.
+        origins: Those that are allowed.
         handle: Takes each request that is no question.
     """
 
-    def __init__(self, origins: Iterable[str], handle: Callable[[Exchange], None]) -> None:
-        names = tuple(origins)
-        self._any = ANY in names
-        self._origins = frozenset(name.encode() for name in names)
+    def __init__(self, origins: AllowedOrigins, handle: Callable[[Exchange], None]) -> None:
+        self._origins = origins
         self._handle = handle
 
     def handle(self, exchange: Exchange) -> None:
         """Take one request."""
-        fields = exchange.head.fields
-        origin = fields.get(_ORIGIN)
-        if origin is None or not (self._any or origin in self._origins):
+        lines, fields = self._origins.fields_for(exchange.head), exchange.head.fields
+        if not lines:
             self._handle(exchange)
             return
-        allowed = ANY.encode() if self._any else origin
-        vary = b"" if self._any else b"Vary: Origin\r\n"
-        lines = b"Access-Control-Allow-Origin: %b\r\n%b" % (allowed, vary)
         if exchange.head.method == b"OPTIONS" and _METHOD in fields:
             exchange.answer_fields += lines
             exchange.respond(200, b"", _terms(fields.get(_HEADERS, b"")))

@@ -148,6 +148,29 @@ async def test_a_page_that_is_allowed_may_ask_and_read_even_refusals():
         assert len(engine.requests) == 1
 
 
+PAGE = b"Origin: https://chat.example\r\n"
+REFUSED = {
+    413: b"POST /v1/chat/completions HTTP/1.1\r\nHost: r\r\nContent-Length: 5000\r\n" + PAGE + b"\r\n",
+    400: b"POST /v1/chat/completions HTTP/1.1\r\nHost: r\r\nTransfer-Encoding: chunked\r\n" + PAGE + b"\r\nxyz\r\n",
+    408: b"POST /v1/chat/completions HTTP/1.1\r\nHost: r\r\nContent-Length: 5\r\n" + PAGE + b"\r\nhe",
+    431: b"GET / HTTP/1.1\r\nHost: r\r\n" + PAGE + b"x: " + b"y" * 9000,
+}
+
+
+@pytest.mark.parametrize("origins", [[ORIGIN], ["*"], ["https://other.example"], []])
+@pytest.mark.parametrize("status", REFUSED)
+async def test_a_page_that_is_allowed_may_read_why_its_request_was_refused_unread(status, origins):
+    limits = {"max_head_bytes": 8192, "max_body_bytes": 4096, "body_timeout_s": 0.2}
+    async with (
+        running_router([], cors_allowed_origins=origins, limits=limits) as router,
+        await RawClient.connect(router.url) as client,
+    ):
+        client.writer.write(REFUSED[status])
+        found, headers = await client.read_head()
+        allowed = origins[0] if origins and (origins == ["*"] or (origins == [ORIGIN] and status != 431)) else None
+        assert (found, headers.get("access-control-allow-origin")) == (status, allowed)
+
+
 async def test_all_pages_may_be_allowed_and_nothing_odd_is_echoed():
     async with (
         SimulatedEngine(name="a") as engine,

@@ -111,6 +111,19 @@ async def test_a_path_that_only_looks_harmless_does_not_lead_to_the_workers(path
         assert (status, b"stats" in body) == (404, False)
 
 
+async def test_the_level_of_the_log_is_an_administrators():
+    async with running_router([], auth={"keys": KEYS}) as router:
+        url = router.url + "/log_level"
+        for key, status in ((INFERENCE, 403), (METRICS, 403), (ADMIN, 200)):
+            async with router.get("/log_level", headers=bearer(key)) as response:
+                assert response.status == status
+                level = await response.json()
+            async with router.session.put(url, json=level, headers=bearer(key)) as response:
+                assert response.status == status
+        async with router.session.put(url, json=level) as response:
+            assert response.status == 401
+
+
 async def test_metrics_need_their_scope_or_admin():
     async with closed_router() as router:
         assert await status_of(router, "GET", "/metrics", bearer(INFERENCE)) == 403

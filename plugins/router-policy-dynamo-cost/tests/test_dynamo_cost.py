@@ -33,9 +33,13 @@ def prompt(name, tokens=4096):
     return make_request((f"{name}. " * 4 * tokens)[: 4 * tokens])
 
 
+def costs_of(policy, workers, request):
+    return policy._costs(workers, request.input_tokens, policy._backlog.match(workers, request))
+
+
 def costs(harness, request):
     return dict(
-        zip((each.url[-1] for each in harness.workers), harness.policy._costs(harness.workers, request), strict=True)
+        zip((each.url[-1] for each in harness.workers), costs_of(harness.policy, harness.workers, request), strict=True)
     )
 
 
@@ -101,7 +105,7 @@ def test_decode_leg_counts_context_and_requests():
 def test_choice_is_explained():
     request = prompt("a", 512)
     policy().select_single(make_workers(2), request)
-    assert (request.reason, request.reason_parts) == ("least_cost", {"cost": 32, "least": 32})
+    assert (request.reason, request.reason_parts) == ("least_cost", {"cost": 32, "least": 32, "cached_share": 0.0})
 
 
 # --- picking ---

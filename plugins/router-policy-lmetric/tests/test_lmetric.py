@@ -38,7 +38,7 @@ def test_requests_in_flight_multiply_the_prefill():
     assert pick(make_worker("busy", load=2), make_worker("idle", load=1), request=request) == "idle"
     assert (request.reason, request.reason_parts) == (
         "least_product",
-        {"cost": 2000, "uncached": 1000, "pending": 0},
+        {"cost": 2000, "uncached": 1000, "pending": 0, "cached_share": 0.0},
     )
 
 

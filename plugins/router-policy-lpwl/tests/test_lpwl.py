@@ -78,4 +78,5 @@ def test_decode_leg_goes_where_least_is_in_flight():
 def test_choice_is_explained():
     request = prompt("a", 1000)
     LpwlPolicy(LpwlPolicy.Config()).select_single(make_workers(2), request)
-    assert (request.reason, request.reason_parts) == ("least_work", {"pending": 0, "cached": 0, "prompt": 1000})
+    parts = {"pending": 0, "cached": 0, "prompt": 1000, "cached_share": 0.0}
+    assert (request.reason, request.reason_parts) == ("least_work", parts)

@@ -87,7 +87,7 @@ def test_unlike_prompts_are_cache_misses_and_all_parts_are_told():
     request = place(harness, "new", 3000).request
     assert request.reason == "cache_miss"
     assert set(request.reason_parts) == {
-        "cost_s", "wait_s", "prefill_s", "prefill_weight", "decode_s", "matched_tokens"
+        "cost_s", "wait_s", "prefill_s", "prefill_weight", "decode_s", "matched_tokens", "cached_share"
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from router_core.contract.worker import Worker
 from router_core.control.app import create_control_app
+from router_core.control.log_level import LogLevelHandlers
 from router_core.control.openapi import openapi_document
 from router_core.control.worker_form import FormError, read_form
 from router_core.fleet.engine_client import EngineReply, EngineReplyError
@@ -47,6 +48,7 @@ def admin_app() -> web.Application:
         is_draining=lambda: False,
         registry=WorkerRegistry(pool, wall_clock=lambda: 1700000000.0),
         engines=Unreachable(),
+        log_level=LogLevelHandlers(lambda: "info", lambda level: None),
     )
 
 

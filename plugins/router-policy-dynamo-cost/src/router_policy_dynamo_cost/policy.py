@@ -80,17 +80,24 @@ class DynamoCostPolicy:
     @hookimpl
     def select_single(self, workers: Sequence[Worker], request: RoutingRequest) -> Worker:
         """Return the worker with the least cost, or one drawn by cost."""
-        is_decode = request.leg is Leg.DECODE
-        costs = self._decode_costs(workers) if is_decode else self._costs(workers, request)
-        at = softmax(costs, self._temperature, self._draw) if self._temperature else cheapest(costs, self._draw)
-        request.explain("decode_cost" if is_decode else "least_cost", cost=costs[at], least=min(costs))
-        if not is_decode:
-            self._backlog.place(workers[at], request)
+        if request.leg is Leg.DECODE:
+            costs = self._decode_costs(workers)
+            at = self._pick(costs)
+            request.explain("decode_cost", cost=costs[at], least=min(costs))
+            return workers[at]
+        cached = self._backlog.match(workers, request)
+        costs = self._costs(workers, request.input_tokens, cached)
+        at = self._pick(costs)
+        share = cached[at] / max(request.input_tokens, 1)
+        request.explain("least_cost", cost=costs[at], least=min(costs), cached_share=share)
+        self._backlog.place(workers[at], request)
         return workers[at]
 
-    def _costs(self, workers: Sequence[Worker], request: RoutingRequest) -> list[float]:
-        backlog, prompt = self._backlog, request.input_tokens
-        cached = backlog.match(workers, request)
+    def _pick(self, costs: Sequence[float]) -> int:
+        return softmax(costs, self._temperature, self._draw) if self._temperature else cheapest(costs, self._draw)
+
+    def _costs(self, workers: Sequence[Worker], prompt: int, cached: Sequence[int]) -> list[float]:
+        backlog = self._backlog
         pending = [backlog.pending_tokens(worker.url) for worker in workers]
         least, pinned = min(pending), backlog.index.pinned_tokens
         costs = []

@@ -64,7 +64,13 @@ class LmetricPolicy:
             if best < 0 or rank < least:
                 best, least = at, rank
         reason = "hot_prefix" if others else "least_product"
-        request.explain(reason, cost=least[0], uncached=prompt - cached[best], pending=pending[best])
+        request.explain(
+            reason,
+            cost=least[0],
+            uncached=prompt - cached[best],
+            pending=pending[best],
+            cached_share=cached[best] / max(prompt, 1),
+        )
         backlog.place(workers[best], request)
         return workers[best]
 

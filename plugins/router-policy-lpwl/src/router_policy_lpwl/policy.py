@@ -54,7 +54,9 @@ class LpwlPolicy:
             (at for at, one in enumerate(work) if one == least),
             key=lambda at: (workers[at].load, workers[at].last_reserved),
         )
-        request.explain("least_work", pending=pending[at], cached=cached[at], prompt=request.input_tokens)
+        prompt = request.input_tokens
+        share = cached[at] / max(prompt, 1)
+        request.explain("least_work", pending=pending[at], cached=cached[at], prompt=prompt, cached_share=share)
         backlog.place(workers[at], request)
         return workers[at]
 

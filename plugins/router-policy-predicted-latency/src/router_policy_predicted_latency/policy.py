@@ -129,6 +129,7 @@ class PredictedLatencyPolicy:
             prefill_weight=quote.weight,
             decode_s=quote.decode,
             matched_tokens=cached,
+            cached_share=min(cached / max(prompt_tokens, 1), 1.0),
         )
         return workers[position]
 

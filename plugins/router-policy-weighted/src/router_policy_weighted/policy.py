@@ -40,7 +40,7 @@ class WeightedPolicy:
         case = self._scorers.case(workers, request)
         sums, scores = self._scorers.sums(case)
         at = self._pick(sums, self._draw)
-        request.explain(self._reason, **{name: given[at] for name, given in scores.items()})
+        request.explain(self._reason, **{name: given[at] for name, given in scores.items()}, **case.expectation(at))
         self._scorers.placed(workers[at], case, self._now())
         return workers[at]
 

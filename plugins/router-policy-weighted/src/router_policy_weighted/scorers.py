@@ -21,12 +21,18 @@ class Case(NamedTuple):
     Attributes:
         workers: The candidates.
         request: What is to be placed.
-        cached: Tokens of the prompt that each has cached; zeros when no scorer asks.
+        cached: Tokens of the prompt that each has cached; empty when no scorer asks, zeros for a decode leg.
     """
 
     workers: Sequence[Worker]
     request: RoutingRequest
     cached: Sequence[int]
+
+    def expectation(self, at: int) -> dict[str, float]:
+        """Return the share of the prompt that a candidate has cached, as a decision's part; nothing if nobody asked."""
+        if not self.cached or self.request.leg is Leg.DECODE:
+            return {}
+        return {"cached_share": self.cached[at] / max(self.request.input_tokens, 1)}
 
 
 Scorer = Callable[[Case], list[float]]
@@ -57,7 +63,9 @@ class Scorers:
 
     def case(self, workers: Sequence[Worker], request: RoutingRequest) -> Case:
         """Return what is to be scored. A decode leg has no use for a cached prompt."""
-        if self._backlog is None or request.leg is Leg.DECODE:
+        if self._backlog is None:
+            return Case(workers, request, ())
+        if request.leg is Leg.DECODE:
             return Case(workers, request, [0] * len(workers))
         return Case(workers, request, self._backlog.match(workers, request))
 
