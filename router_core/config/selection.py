@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from router_core.config.section import Count, Seconds, Section, Word
 from router_core.config.values import not_bool
 
-DEFAULT_POLICY = "cache_aware"
+DEFAULT_POLICY = "predicted_latency"
 
 
 class PluginSelection(Section):

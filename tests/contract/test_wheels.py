@@ -336,7 +336,7 @@ def test_default_policy_that_is_not_installed_says_what_to_install(with_acme, co
     done = with_acme.run("serve", "--config", "router.yaml", cwd=tmp_path)
 
     assert done.returncode == 2
-    assert "cache_aware" in done.stderr
+    assert "predicted_latency" in done.stderr
     assert "router-core[policies]" in done.stderr
     assert "acme" in done.stderr  # what there is instead
     assert "Traceback" not in done.stderr

@@ -48,7 +48,7 @@ async def test_it_answers_says_who_did_and_ends_in_good_order(number):
     async with demo("--port", str(port)) as process:
         text = await read_until(process, "Ctrl-C ends it.")
         assert f"router   http://127.0.0.1:{port}\n" in text
-        assert "policy   cache_aware (router-policy-cache-aware" in text
+        assert "policy   predicted_latency (router-policy-predicted-latency" in text
         assert "> Which worker answers me, and why?\nYou said: Which worker answers me, and why? [" in text
         workers = dict(re.findall(r"worker   (\S+)  (\S+)", text))
         name, url = re.search(r"served by (\S+), (\S+)", text).groups()

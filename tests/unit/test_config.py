@@ -368,8 +368,8 @@ def test_naming_the_same_policy_keeps_its_options_and_adds_to_them(write):
 
 
 def test_options_without_a_name_belong_to_the_default_policy(write):
-    path = write("policy: {options: {cache_threshold: 0.5}}")
-    assert load(path, policy="cache_aware").policy.options == {"cache_threshold": 0.5}
+    path = write("policy: {options: {cache_tokens: 5}}")
+    assert load(path, policy="predicted_latency").policy.options == {"cache_tokens": 5}
     assert load(path, policy="random").policy.options == {}
 
 

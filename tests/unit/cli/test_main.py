@@ -17,7 +17,7 @@ def served(monkeypatch):
 
     given = []
 
-    def run_server(config, load):
+    def run_server(config, *_):
         given.append(config)
         return 0
 
@@ -60,8 +60,8 @@ def test_a_missing_config_file_is_refused(router_core):
         (["serve", "x"], "x: unexpected argument; see router-core serve --help"),
         (["policies", "--jsn"], "--jsn: unknown flag; did you mean --json?"),
         (["server"], "server: unknown command; did you mean 'serve'?"),
-        (["xyz"], "xyz: unknown command; give one of serve, policies, demo"),
-        ([], "a command is missing; give one of serve, policies, demo"),
+        (["xyz"], "xyz: unknown command; give one of serve, launch, policies, demo"),
+        ([], "a command is missing; give one of serve, launch, policies, demo"),
         (["--prot"], "--prot: unknown flag; see router-core --help"),
         (["serve", "--policy", "a", "--policy", "b"], "--policy b: contradicts --policy a; give one of them"),
         (["demo", "--port", "99999"], "--port: 99999 is no port; give a whole number from 0 to 65535"),
@@ -78,7 +78,7 @@ def test_a_flag_without_its_value_is_refused(capsys):
 
 
 def test_ctrl_c_exits_with_130(monkeypatch, served):
-    def interrupted(config, load):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["router_core.cli.serve"], "run_server", interrupted)
@@ -146,5 +146,5 @@ def test_every_flag_reaches_its_setting(served, tmp_path):
 
 
 def test_the_exit_code_is_the_servers(monkeypatch, served):
-    monkeypatch.setattr(sys.modules["router_core.cli.serve"], "run_server", lambda config, load: 7)
+    monkeypatch.setattr(sys.modules["router_core.cli.serve"], "run_server", lambda *_: 7)
     assert main(["serve", "--worker-urls", "http://a"]) == 7
