@@ -10,7 +10,9 @@ from aiohttp import web
 
 from router_core.control.errors import Handler
 
-AnswerKind = Literal["accepted", "error", "admin_error", "object", "text", "worker", "worker_list", "log_level", "any"]
+AnswerKind = Literal[
+    "accepted", "error", "admin_error", "object", "text", "worker", "worker_list", "pool", "pool_list", "log_level", "any",
+]
 """What an answer holds: a schema of the OpenAPI document, or one of its plain media types."""
 
 
@@ -33,8 +35,14 @@ class Operation:
     handler: str
     summary: str
     answers: Mapping[int, AnswerKind]
-    takes: Literal["worker", "log_level"] | None = None
+    takes: Literal["worker", "policy", "log_level"] | None = None
     takes_url: bool = field(default=False)
+
+    @property
+    def route(self) -> str:
+        """The path as aiohttp wants it; a pool may be called `organisation/model`."""
+        # With a look back, lest a pool's path be taken for the pool `NAME/policy`.
+        return self.path.replace("{name}", "{name:.+(?<!/policy)}")
 
 
 WORKERS = (
@@ -121,6 +129,20 @@ ENGINES = (
 )
 """Answered by `EngineHandlers`."""
 
+POOLS = (
+    Operation("GET", "/pools", "list_pools", "List all pools, their policies and workers.", {200: "pool_list"}),
+    Operation("GET", "/pools/{name}", "get_pool", "Tell of one pool.", {200: "pool", 404: "admin_error"}),
+    Operation(
+        "PUT",
+        "/pools/{name}/policy",
+        "replace_policy",
+        "Give a pool another policy; requests under way stay with the old one.",
+        {200: "pool", 400: "admin_error", 404: "admin_error"},
+        takes="policy",
+    ),
+)
+"""Answered by `PoolHandlers`."""
+
 LOG_LEVEL = (
     Operation("GET", "/log_level", "get_log_level", "Tell the level of the log.", {200: "log_level"}),
     Operation(
@@ -134,11 +156,11 @@ LOG_LEVEL = (
 )
 """Answered by `LogLevelHandlers`."""
 
-OPERATIONS = (*WORKERS, *ENGINES, *LOG_LEVEL)
+OPERATIONS = (*WORKERS, *ENGINES, *POOLS, *LOG_LEVEL)
 """All of them."""
 
-ADMIN_PATHS = tuple(dict.fromkeys(operation.path for operation in OPERATIONS))
-"""The paths of all of them."""
+ADMIN_PATHS = tuple(dict.fromkeys(operation.route for operation in OPERATIONS))
+"""The paths of all of them, as aiohttp wants them."""
 
 
 def add_routes(router: web.UrlDispatcher, operations: Iterable[Operation], owner: object) -> None:
@@ -146,6 +168,6 @@ def add_routes(router: web.UrlDispatcher, operations: Iterable[Operation], owner
     for operation in operations:
         handler: Handler = getattr(owner, operation.handler)
         if operation.method == "GET":
-            router.add_get(operation.path, handler)
+            router.add_get(operation.route, handler)
         else:
-            router.add_route(operation.method, operation.path, handler)
+            router.add_route(operation.method, operation.route, handler)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aiohttp import web
 
-from router_core.control.admin_routes import ADMIN_PATHS, ENGINES, LOG_LEVEL, WORKERS, add_routes
+from router_core.control.admin_routes import ADMIN_PATHS, ENGINES, LOG_LEVEL, POOLS, WORKERS, add_routes
 from router_core.control.engines import EngineAsker, EngineHandlers
 from router_core.control.errors import error_response, json_app
 from router_core.control.health import HealthHandlers, PolicyStatus, ProbedPool, SignalFacts
@@ -78,12 +78,9 @@ def create_control_app(
         if log_level is not None:
             add_routes(app.router, LOG_LEVEL, log_level)
         if replace_policy is not None:
-            of_pools = PoolHandlers(pools, policies, replace_policy)
-            app.router.add_get("/pools", of_pools.list_pools)
-            app.router.add_get("/pools/{name:.+}", of_pools.get_pool)
-            app.router.add_put("/pools/{name:.+}/policy", of_pools.replace_policy)
+            add_routes(app.router, POOLS, PoolHandlers(pools, policies, replace_policy))
     else:
-        for path in (*ADMIN_PATHS, "/openapi.json", "/pools", "/pools/{name:.+}"):
+        for path in (*ADMIN_PATHS, "/openapi.json"):
             app.router.add_route("*", path, _administered_elsewhere)
     for path in inference_paths:
         app.router.add_post(path, _served_elsewhere)

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from router_core.config import PolicySelection
 from router_core.control.admin_routes import OPERATIONS, AnswerKind, Operation
 from router_core.control.health import json_response
 from router_core.control.worker_form import WITHOUT_EFFECT, WorkerForm
@@ -20,16 +21,23 @@ _JSON_KINDS: dict[AnswerKind, Json] = {
     "error": {"$ref": "#/components/schemas/Error"},
     "worker": {"$ref": "#/components/schemas/Worker"},
     "worker_list": {"$ref": "#/components/schemas/WorkerList"},
+    "pool": {"$ref": "#/components/schemas/Pool"},
+    "pool_list": {"$ref": "#/components/schemas/PoolList"},
     "log_level": {"$ref": "#/components/schemas/LogLevel"},
     "object": {"type": "object"},
     "any": {},
+}
+_FORMS = {"worker": "WorkerForm", "policy": "PolicySelection", "log_level": "LogLevel"}
+_NAMED = {
+    "id": "The worker's id, or its URL, percent-encoded.",
+    "name": "The pool's name: `default`, or a model's.",
 }
 _IN_WORDS = {
     200: "Done.",
     202: "Accepted.",
     206: "Some workers have, some have not.",
     400: "What was sent does not fit; `error` says why.",
-    404: "No worker has this id or URL.",
+    404: "There is no such worker or pool.",
     409: "The URL is registered already; `Location` names it.",
     500: "No worker told any.",
     502: "The worker could not be asked.",
@@ -69,24 +77,17 @@ def _operation(operation: Operation) -> Json:
         "summary": operation.summary,
         "responses": {str(status): _answer(status, kind) for status, kind in operation.answers.items()},
     }
-    parameters: list[Json] = []
-    if "{id}" in operation.path:
-        parameters.append(
-            {
-                "name": "id",
-                "in": "path",
-                "required": True,
-                "description": "The worker's id, or its URL, percent-encoded.",
-                "schema": {**_TEXT, "minLength": 1},
-            }
-        )
+    parameters: list[Json] = [
+        {"name": name, "in": "path", "required": True, "description": text, "schema": {**_TEXT, "minLength": 1}}
+        for name, text in _NAMED.items()
+        if f"{{{name}}}" in operation.path
+    ]
     if operation.takes_url:
         parameters.append({"name": "url", "in": "query", "required": True, "schema": _URL})
     if parameters:
         described["parameters"] = parameters
     if operation.takes is not None:
-        form = "WorkerForm" if operation.takes == "worker" else "LogLevel"
-        schema: Json = {"$ref": f"#/components/schemas/{form}"}
+        schema: Json = {"$ref": f"#/components/schemas/{_FORMS[operation.takes]}"}
         if operation.path == "/workers":
             schema = {"allOf": [schema, {"required": ["url"], "properties": {"url": _URL}}]}
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
@@ -136,6 +137,15 @@ def _schemas() -> dict[str, Json]:
     schemas["Accepted"] = _object(
         status={"const": "accepted"}, worker_id=_TEXT, url=_TEXT, location=_TEXT, message=_TEXT
     )
+    policy = PolicySelection.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= policy.pop("$defs", {})
+    schemas["PolicySelection"] = {"anyOf": [{**_TEXT, "description": "Its name alone."}, policy]}
+    schemas["Pool"] = _object(
+        name=_TEXT,
+        policy=_object(name=_TEXT, source=_TEXT, is_quarantined={"type": "boolean"}),
+        workers={"type": "array", "items": _TEXT},
+    )
+    schemas["PoolList"] = _object(pools={"type": "array", "items": {"$ref": "#/components/schemas/Pool"}})
     schemas["LogLevel"] = _object(level={**_TEXT, "examples": ["debug"]})
     schemas["AdminError"] = _object(error=_TEXT, code=_TEXT)
     schemas["Error"] = _object(error=_object(message=_TEXT, type=_TEXT, code=_TEXT))

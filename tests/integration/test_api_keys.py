@@ -132,6 +132,21 @@ async def test_metrics_need_their_scope_or_admin():
         assert await status_of(router, "POST", CHAT, bearer(ADMIN)) == 403
 
 
+async def test_every_path_of_the_openapi_document_wants_the_scope_admin():
+    async with closed_router() as router:
+        async with router.get("/openapi.json", headers=bearer(ADMIN)) as response:
+            paths = (await response.json())["paths"]
+        assert {"/workers", "/pools", "/pools/{name}", "/pools/{name}/policy", "/log_level"} <= set(paths)
+        for path, item in paths.items():
+            at = path.replace("{id}", "no-such-worker").replace("{name}", "no-such/pool")
+            for method in item:
+                statuses = [await status_of(router, method.upper(), at, key) for key in ({}, bearer(INFERENCE))]
+                assert statuses == [401, 403], (method, path)
+        for path in ("/pools", "/pools/default"):
+            assert await status_of(router, "GET", path, bearer(ADMIN)) == 200
+        assert await status_of(router, "GET", "/pools/no-such/pool", bearer(ADMIN)) == 404
+
+
 async def test_every_key_may_see_the_models():
     async with closed_router() as router:
         for key in (INFERENCE, ADMIN, METRICS):

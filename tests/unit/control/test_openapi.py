@@ -14,6 +14,8 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router_core.config import PolicySelection
+from router_core.contract.errors import StartupError
 from router_core.contract.worker import Worker
 from router_core.control.app import create_control_app
 from router_core.control.log_level import LogLevelHandlers
@@ -39,6 +41,18 @@ async def render() -> tuple[bytes, str]:
     return b"", "text/plain"
 
 
+async def refuse_policy(pool: str, selection: PolicySelection) -> None:
+    raise StartupError([f"policy.name: {selection.name} is not installed"])
+
+
+class PolicyFacts:
+    """What a pool's policy tells of itself."""
+
+    name = "round_robin"
+    source = "in-house"
+    is_quarantined = False
+
+
 def admin_app() -> web.Application:
     pool = WorkerPool("default", [Worker("http://10.0.0.1:8000", labels={"zone": "a"})])
     return create_control_app(
@@ -48,6 +62,8 @@ def admin_app() -> web.Application:
         is_draining=lambda: False,
         registry=WorkerRegistry(pool, wall_clock=lambda: 1700000000.0),
         engines=Unreachable(),
+        policies=lambda: {"default": PolicyFacts()},
+        replace_policy=refuse_policy,
         log_level=LogLevelHandlers(lambda: "info", lambda level: None),
     )
 
