@@ -11,7 +11,17 @@ from aiohttp import web
 from router_core.control.errors import Handler
 
 AnswerKind = Literal[
-    "accepted", "error", "admin_error", "object", "text", "worker", "worker_list", "pool", "pool_list", "log_level", "any",
+    "accepted",
+    "error",
+    "admin_error",
+    "object",
+    "text",
+    "worker",
+    "worker_list",
+    "pool",
+    "pool_list",
+    "log_level",
+    "any",
 ]
 """What an answer holds: a schema of the OpenAPI document, or one of its plain media types."""
 
