@@ -35,6 +35,7 @@ from router_core.traffic.dead_workers import PlacedListener
 from router_core.traffic.endings import last_words
 from router_core.traffic.following import following
 from router_core.traffic.pd.leg import PairLeg
+from router_core.traffic.pd.next_attempt import NextAttempt
 from router_core.traffic.pd.pair_calls import PairCalls
 from router_core.traffic.pd.protocol import Conversation, Merge
 from router_core.traffic.retry import Failure, Trials, failure_of_ending, failure_of_status, retry_after_s
@@ -67,10 +68,7 @@ class PairAttempt(PlacedListener):
         self.is_abandoned = False
         self._dispatcher = dispatcher
         self._exchange = exchange
-        self._request = request
-        self._trials = trials  # None on the first attempt
-        self._delay_s: float | None = None  # until the next attempt, once that is granted
-        self._started = dispatcher.now()
+        self._next = NextAttempt(dispatcher, exchange, request, trials)
         self._prompt = BodyPrompt(exchange.head, exchange.body)
         followers = following(exchange)
         self._prefill = PairLeg(dispatcher, request, leases[0], Leg.PREFILL, followers=followers)
@@ -100,7 +98,7 @@ class PairAttempt(PlacedListener):
         """Keep decode's error from the client if the request may be sent again."""
         if self._decode.is_finished or answer.status not in self._dispatcher.retries.rules.statuses:
             return False
-        return self._may_retry(self.decode, failure_of_status(answer.status), retry_after_s(answer))
+        return self._next.grant(self.decode, failure_of_status(answer.status), retry_after_s(answer))
 
     def last_words(self, ending: Ending) -> bytes:
         """End a stream that broke off with an error in its own form."""
@@ -109,9 +107,9 @@ class PairAttempt(PlacedListener):
     def worker_down(self, worker: Worker, reason: str) -> None:
         """A worker was found dead: if it is needed here and there is no answer yet, go elsewhere, if it may."""
         leg = next((leg for leg in (self._prefill, self._decode) if leg.worker is worker and not leg.is_finished), None)
-        if leg is None or self._exchange.status is not None or self.is_abandoned or self._delay_s is not None:
+        if leg is None or self._exchange.status is not None or self.is_abandoned or self._next.is_granted:
             return
-        if self._may_retry(worker, Failure.LOST):
+        if self._next.grant(worker, Failure.LOST):
             self._down = leg
             self._exchange.give_up(f"the worker was found dead: {reason}")
 
@@ -141,7 +139,7 @@ class PairAttempt(PlacedListener):
                 self._conversation.failed()
                 self._cancel_prefill()
             self._let_go_if_over()
-            self._no_more_attempts(ending)
+            self._next.none(ending)
             return
         if ending is Ending.DECLINED and exchange.declined is not None:
             status = exchange.declined.head.status
@@ -153,9 +151,9 @@ class PairAttempt(PlacedListener):
         self._conversation.failed()
         self._drop()
         if exchange.status is None:
-            self._retry_or_answer(failed, ending)
+            self._next.begin_or_give_up(failed, ending)
         else:
-            self._no_more_attempts(ending)
+            self._next.none(ending)
 
     # --- Legs, for the protocol ---
 
@@ -251,8 +249,8 @@ class PairAttempt(PlacedListener):
         else:
             is_retried = status in self._dispatcher.retries.rules.statuses
             failure, wish_s = failure_of_status(status) if is_retried else None, retry_after_s(call.answer)
-        if failure is not None and self._may_retry(self.prefill, failure, wish_s):
-            self._retry(ending)
+        if failure is not None and self._next.grant(self.prefill, failure, wish_s):
+            self._next.begin(ending)
         elif status is not None and status < 500 and call.answer is not None:
             self._replay(call.answer, call.content)
         elif ending is Ending.COMPLETE:
@@ -276,7 +274,7 @@ class PairAttempt(PlacedListener):
         self._conversation.failed()
         self._decode.ended(ending, None)
         self._drop()
-        self._retry_or_answer(self.decode, ending)
+        self._next.begin_or_give_up(self.decode, ending)
 
     def merged_broke_off(self, call: SideCall, ending: Ending) -> None:
         """Decode's answer, which was to be merged, broke off, or is over with nobody there."""
@@ -286,7 +284,7 @@ class PairAttempt(PlacedListener):
         self._dispatcher.worker_failed(self.decode, ending, call.error)
         self._decode.ended(ending, call.status)
         self._drop()
-        self._no_more_attempts(Ending.CONNECTION_LOST)
+        self._next.none(Ending.CONNECTION_LOST)
         self._exchange.source_closed(call.error)
 
     # --- who is to blame ---
@@ -306,8 +304,7 @@ class PairAttempt(PlacedListener):
             for leg in (self._prefill, self._decode):
                 self._dispatcher.worker_failed(leg.worker, ending, f"{error}, or the other leg's")
                 leg.ended(ending, None, is_blamed=False)
-            trials = self._known_trials()
-            trials.tried = (*trials.tried, self.prefill)
+            self._next.avoid(self.prefill)
             return self.decode
         if not leg.is_finished:
             self._dispatcher.worker_failed(leg.worker, ending, error)
@@ -318,7 +315,7 @@ class PairAttempt(PlacedListener):
 
     def _abandon(self) -> None:
         self.is_abandoned = True
-        self._no_more_attempts(Ending.CLIENT_GONE)
+        self._next.none(Ending.CLIENT_GONE)
         self._calls.detach()
         self._settle()
         if not (self._prefill.is_finished and self._decode.is_finished):
@@ -373,37 +370,11 @@ class PairAttempt(PlacedListener):
             self._calls.let_go()
             self._conversation = _OVER
 
-    # --- another attempt, or an answer ---
-
-    def _may_retry(self, worker: Worker, failure: Failure, wish_s: float = 0.0) -> bool:
-        if self._delay_s is None:
-            trials = self._known_trials()
-            self._delay_s = self._dispatcher.grant(self._exchange, self._request, trials, worker, failure, wish_s)
-        return self._delay_s is not None
-
-    def _known_trials(self) -> Trials:
-        if self._trials is None:
-            self._trials = Trials(self._dispatcher.retries.now() - (self._dispatcher.now() - self._started))
-        return self._trials
-
-    def _retry_or_answer(self, worker: Worker, ending: Ending) -> None:
-        failure = failure_of_ending(ending)
-        if self._delay_s is not None or (failure is not None and self._may_retry(worker, failure)):
-            self._retry(ending)
-        else:
-            self._dispatcher.give_up(self._exchange, ending, self._trials)
-
-    def _retry(self, ending: Ending) -> None:
-        if self._trials is not None and self._delay_s is not None:
-            self._dispatcher.retry(self._exchange, self._request, self._trials, ending, self._delay_s)
-
-    def _no_more_attempts(self, ending: Ending) -> None:
-        if self._trials is not None:
-            self._dispatcher.retries.over(self._trials, ending, self._exchange.status)
+    # --- an answer in decode's stead ---
 
     def _answer(self, status: int, code: str, message: str) -> None:
         """Answer in decode's stead; an answer that has begun is broken off."""
-        self._no_more_attempts(Ending.BAD_ANSWER)
+        self._next.none(Ending.BAD_ANSWER)
         if self.is_abandoned:
             return
         if self._exchange.status is None:
@@ -414,7 +385,7 @@ class PairAttempt(PlacedListener):
     def _replay(self, answer: AnswerHead, content: bytes) -> None:
         """Pass the prefill worker's answer on."""
         self._exchange.feed(answer.outgoing(b"Content-Length: %d\r\n" % len(content)) + content)
-        self._no_more_attempts(Ending.COMPLETE)
+        self._next.none(Ending.COMPLETE)
 
 
 class _Over:
