@@ -14,9 +14,11 @@ from aiohttp import web
 from router_core.cli.addresses import ADMIN_HOST, is_own_address, listening, refuse_own_address, url_of
 from router_core.cli.admin_listener import AdminListener
 from router_core.cli.certificates import Certificates
+from router_core.cli.control_apps import control_origin, is_path_of, listen_for_metrics
 from router_core.cli.failure_handling import circuit_breakers, retries
 from router_core.cli.followers import build_followers
 from router_core.cli.gate import Gate
+from router_core.cli.limits import downstream_limits, upstream_limits
 from router_core.cli.plugins import build_sources
 from router_core.cli.reload import Reloading
 from router_core.cli.served_pool import build_pools
@@ -25,7 +27,6 @@ from router_core.config import DEFAULT_POOL, RouterConfig
 from router_core.contract.worker import Worker
 from router_core.control.app import create_control_app
 from router_core.control.log_level import LogLevelHandlers
-from router_core.control.metrics import metrics_app
 from router_core.fleet.engine_client import EngineClient
 from router_core.fleet.health import HealthChecker
 from router_core.fleet.membership.roster import Roster
@@ -43,11 +44,8 @@ from router_core.observability.samplers import membership_sampler, telemetry_sam
 from router_core.observability.signals import SignalBoard, membership_check, telemetry_check, watch_pools
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
-from router_core.relay.control_origin import ControlOrigin
 from router_core.relay.exchange import Exchange
-from router_core.relay.parties import Destination, Silence
-from router_core.relay.server import DownstreamLimits, RelayServer
-from router_core.relay.upstream import UpstreamLimits
+from router_core.relay.server import RelayServer
 from router_core.traffic.cors import AllowedOrigins, Cors
 from router_core.traffic.dead_workers import DeadWorkers
 from router_core.traffic.forwarded_headers import header_choice
@@ -173,8 +171,8 @@ class RouterServer:
 
         relay = self._relay = RelayServer(
             _not_ready,
-            limits=_downstream_limits(config),
-            upstream_limits=_upstream_limits(config),
+            limits=downstream_limits(config),
+            upstream_limits=upstream_limits(config),
             loop=loop,
             worker_tls=certificates.workers,
             key_of=keys.of,
@@ -226,7 +224,10 @@ class RouterServer:
         )
         if config.prometheus_port is not None:
             with listening("prometheus_", config.prometheus_host or config.host, config.prometheus_port):
-                self._metrics_address = await self._listen_for_metrics(stack, config.prometheus_port)
+                host = config.prometheus_host or config.host
+                self._metrics_address = await listen_for_metrics(
+                    stack, self.registry.render, host, config.prometheus_port
+                )
         watch_pools(self.signals, self.registry, {pool.name: pool.current_policy for pool in self.pools})
         self._make_poller(stack, client)
         self._poll_if_needed()
@@ -274,10 +275,10 @@ class RouterServer:
         app = self._control_app(client, administers=self.config.admin_port is None)
         return Routes(
             choice.dispatch,
-            await self._control(stack, app),
+            await control_origin(stack, app),
             stored_responses=shared.stored_responses,
             origin=shared.origin,
-            is_control_path=_is_path_of(app),
+            is_control_path=is_path_of(app),
             proxy_unknown_paths=self.config.proxy_unknown_paths,
         )
 
@@ -311,10 +312,10 @@ class RouterServer:
     ) -> None:
         config, loop = self.config, asyncio.get_running_loop()
         relay = RelayServer(
-            _not_ready, limits=_downstream_limits(config), upstream_limits=_upstream_limits(config), loop=loop
+            _not_ready, limits=downstream_limits(config), upstream_limits=upstream_limits(config), loop=loop
         )
         admin = self._admin = AdminListener(
-            relay, await self._control(stack, self._control_app(client, administers=True))
+            relay, await control_origin(stack, self._control_app(client, administers=True))
         )
         self.gate.guard(relay, admin.handle)
         host = config.admin_host or ADMIN_HOST
@@ -358,23 +359,6 @@ class RouterServer:
         if self.registrations.at(worker.base_url) is None:
             self._relay.forget_origin(worker.base_url)
 
-    @staticmethod
-    async def _control(stack: contextlib.AsyncExitStack, app: web.Application) -> Destination:
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        assert runner.server is not None  # noqa: S101  # set by setup()
-        return ControlOrigin(runner.server)
-
-    async def _listen_for_metrics(self, stack: contextlib.AsyncExitStack, port: int) -> tuple[str, int]:
-        runner = web.AppRunner(metrics_app(self.registry.render), access_log=None)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, self.config.prometheus_host or self.config.host, port)
-        await site.start()
-        address = runner.addresses[0]
-        return address[0], address[1]
-
 
 def _take_log_level(config: RouterConfig) -> Callable[[], None]:
     return lambda: set_log_level(config.log_level)
@@ -382,33 +366,3 @@ def _take_log_level(config: RouterConfig) -> Callable[[], None]:
 
 def _not_ready(exchange: Exchange) -> None:
     raise RuntimeError(f"{exchange.head.path!r} was asked for before the routes were set")
-
-
-def _downstream_limits(config: RouterConfig) -> DownstreamLimits:
-    limits = config.limits
-    return DownstreamLimits(
-        max_connections=limits.max_connections,
-        max_head_bytes=limits.max_head_bytes,
-        max_body_bytes=limits.max_body_bytes,
-        head_timeout_s=limits.head_timeout_s,
-        body_timeout_s=limits.body_timeout_s,
-        keep_alive_timeout_s=limits.keep_alive_timeout_s,
-        request_timeout_s=limits.request_timeout_s,
-    )
-
-
-def _upstream_limits(config: RouterConfig) -> UpstreamLimits:
-    limits = config.limits
-    return UpstreamLimits(
-        connect_timeout_s=limits.connect_timeout_s,
-        idle_timeout_s=limits.upstream_idle_timeout_s,
-        silence=Silence(limits.first_byte_timeout_s, limits.stall_timeout_s),
-    )
-
-
-def _is_path_of(app: web.Application) -> Callable[[bytes], bool]:
-    """Return whether a path belongs to the control plane, its own by name and what lies below `/v1/models/`."""
-    names = [resource.canonical.encode() for resource in app.router.resources()]
-    exact = frozenset(name for name in names if b"{" not in name)
-    below = tuple(name.partition(b"{")[0] for name in names if b"{" in name)
-    return lambda path: path in exact or path.startswith(below)
