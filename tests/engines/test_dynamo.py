@@ -127,3 +127,21 @@ def test_client_that_gives_up_on_a_plain_answer_frees_the_worker(workers, start_
         worker.wait_until_idle()
     wait_until(lambda: router.in_flight() == 0, "no reservation in the router")
     assert router.figures("requests_total", status="cancelled")
+
+
+def test_frontend_without_its_engine_is_healthy_and_its_requests_are_served_elsewhere(
+    start_workers, start_router, connect, write_prompt
+):
+    with ExitStack() as stack:
+        workers = start_workers(2, stack)
+        router = start_router(workers, "round_robin")
+        client = connect(router)
+
+        workers[0].kill_engine()
+
+        answers = [ask(client, write_prompt(20), max_tokens=2) for _ in range(6)]
+        assert all(answer.usage.completion_tokens == 2 for answer in answers)
+        assert router.healthy_workers() == 2
+        assert set(router.figures("requests_total", status="success")) == {workers[1].url}
+        assert set(router.figures("requests_total", status="backpressure")) == {workers[0].url}
+        wait_until(lambda: router.in_flight() == 0, "no reservation in the router")
