@@ -83,8 +83,9 @@ class FaultyEngine:
         """Cut all connections with a reset, whatever is on its way."""
         for writer in tuple(self.connections):
             sock = writer.get_extra_info("socket")
-            with contextlib.suppress(OSError, ValueError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            if sock is not None:  # else it is closed already
+                with contextlib.suppress(OSError, ValueError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             writer.transport.abort()
 
     def close(self) -> None:
