@@ -86,18 +86,28 @@ async def _serve(server: RouterServer, source: SettingsSource, hangups: Hangups)
 
 async def _stop(server: RouterServer, signals: asyncio.Queue[int], settle_s: float) -> None:
     """Be not ready but serve on for `settle_s` seconds, then finish what runs; a second signal ends it at once."""
+    loop, is_hurried = asyncio.get_running_loop(), False
+
+    def hurry() -> None:
+        nonlocal is_hurried
+        if not is_hurried:
+            is_hurried = True
+            _log.info("stopping: a second signal ends the running requests now")
+            server.end_grace()
+
     server.drain()
     if settle_s:
         _log.info("stopping: not ready any more, serving on for %g s until balancers have noticed", settle_s)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(signals.get(), settle_s)
-            server.end_grace()
-    _log.info(
-        "stopping: running requests have %g s to finish; a second signal ends them at once",
-        server.config.limits.shutdown_grace_s,
-    )
+            hurry()
+    if not is_hurried:
+        _log.info(
+            "stopping: running requests have %g s to finish; a second signal ends them at once",
+            server.config.limits.shutdown_grace_s,
+        )
     for number in _ENDING:
-        asyncio.get_running_loop().add_signal_handler(number, server.end_grace)
+        loop.add_signal_handler(number, hurry)
     await server.stop()
 
 

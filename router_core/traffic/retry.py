@@ -2,12 +2,13 @@
 
 While nothing of an answer has gone to the client, a request may be sent again. In which cases, and after which pause:
 
-1. No connection could be made: nothing was sent, so a worker not tried yet is asked at once, however often.
+1. No connection could be made: nothing was sent, so a worker not tried yet is asked at once, however often. Once all
+   were tried there is no other attempt, for a refusal would only come again, unless case 2 or 3 gave one before.
 2. The connection was lost, the worker was silent for too long, was found dead, or answered 429 or 503 (it is full):
    another attempt, at once if a worker is left that was not tried, else after a pause.
 3. It answered another of `statuses`: another attempt after a pause.
 
-Cases 2 and 3, and 1 once all were tried, are bounded: by `max_attempts`, by the deadline, and by a budget: of all
+Cases 2 and 3, and 1 after them, are bounded: by `max_attempts`, by the deadline, and by a budget: of all
 requests in flight only a share may be on a second or later attempt, so that an outage is not multiplied.
 
 The pause grows from attempt to attempt and is spread by chance. If all workers were tried, a worker's `Retry-After` is
@@ -188,9 +189,12 @@ class Retries:
         """
         rules = self.rules
         # 1. Nothing was sent.
-        if failure is Failure.NOT_CONNECTED and is_anyone_left:
-            self._count(trials, failure)
-            return 0.0
+        if failure is Failure.NOT_CONNECTED:
+            if is_anyone_left:
+                self._count(trials, failure)
+                return 0.0
+            if not trials.retries:
+                return None  # Nobody was ever reached.
         if trials.retries >= rules.max_attempts - 1:
             self._refuse("attempts")
             return None

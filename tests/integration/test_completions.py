@@ -312,7 +312,8 @@ async def test_unanswered_connection_is_tried_elsewhere(simulated_engine):
 
 async def test_when_all_refuse_each_is_tried_once_and_the_client_gets_502():
     dead = [closed_port_url() for _ in range(3)]
-    async with running_router(dead, policy=in_house(Ordered), expect_healthy=0) as router:
+    retries = {"max_attempts": 5}
+    async with running_router(dead, policy=in_house(Ordered), expect_healthy=0, retries=retries) as router:
         declare_healthy(router)
         async with router.post() as response:
             assert response.status == 502

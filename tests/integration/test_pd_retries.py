@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from router_core.api import Leg, hookimpl
+from router_core.api import Leg, OutcomeStatus, hookimpl
 from router_core.testing.simulated_engine import Fault, SimulatedEngine
 
 from .pd_support import running_pair_router
@@ -138,3 +138,15 @@ async def test_legs_that_both_hang_are_checked_and_neither_is_blamed():
         assert first == ["timeout", "timeout"]
         assert {worker.circuit for worker in router.server.pool.workers} == {"closed"}
         await until(lambda: engines["prefill-0"].probes > probes[0] and engines["decode-0"].probes > probes[1])
+
+
+@pytest.mark.parametrize("protocol", ["sglang", "vllm"])
+async def test_when_no_prefill_worker_can_be_reached_each_is_tried_once(protocol):
+    async with two_of_each(protocol) as (engines, router):
+        for name in ("prefill-0", "prefill-1"):
+            await engines[name].stop()
+        async with router.post() as response:
+            assert response.status == 502
+            assert (await response.json())["error"]["code"] == "upstream_connection_failed"
+        legs = await router.legs(2)
+        assert {outcome.status for outcome in legs[Leg.PREFILL]} == {OutcomeStatus.ERROR}

@@ -41,6 +41,16 @@ def stream_until(gate):
     )
 
 
+SETTLE = "not ready any more"
+GRACE = "running requests have"
+HURRY = "a second signal ends the running requests now"
+
+
+def stopping(router):
+    """Return what the router has said of its stopping, in order."""
+    return [mark for line in router.lines for mark in (SETTLE, GRACE, HURRY) if mark in line]
+
+
 async def refused(url):
     for _ in range(2000):
         if await is_refused(url):
@@ -158,6 +168,7 @@ async def test_a_second_signal_ends_the_grace(simulated_engine, folder, second):
         router.send_signal(second)
         await client.read_rest()
         assert await router.ended() == 0
+        assert stopping(router) == [GRACE, HURRY]
         assert (folder / "stopped").exists()  # in a hurry, but in good order
         await engine.wait_for_abort()
 
@@ -217,6 +228,7 @@ async def test_a_second_signal_while_settling_ends_running_streams_too(simulated
         router.send_signal(signal.SIGINT)
         await client.read_rest()
         assert await router.ended() == 0
+        assert stopping(router) == [SETTLE, HURRY]  # not a word of a grace that is over
         await engine.wait_for_abort()
 
 

@@ -255,8 +255,10 @@ class PairAttempt(PlacedListener):
             self._replay(call.answer, call.content)
         elif ending is Ending.COMPLETE:
             self._answer(502, "prefill_failed", f"The prefill worker answered {status}.")
+        elif ending is Ending.CONNECT_FAILED:
+            self._answer(502, "upstream_connection_failed", "No prefill worker could be reached.")
         else:
-            self._answer(502, "prefill_failed", "The prefill worker's connection was lost, or could not be made.")
+            self._answer(502, "prefill_failed", "The prefill worker's connection was lost before it answered.")
 
     def _protocol_failed(self) -> None:
         _log.exception("protocol %s raised", type(self._dispatcher.protocol).__qualname__)

@@ -51,6 +51,17 @@ def test_a_failed_connection_costs_nothing_while_another_worker_is_left():
     assert asked.ask(NOT_CONNECTED, is_anyone_left=False) is None
 
 
+def test_when_nobody_could_be_reached_nobody_is_asked_again():
+    asked = Asked()
+    assert [asked.ask(NOT_CONNECTED), asked.ask(NOT_CONNECTED, is_anyone_left=False)] == [0.0, None]
+    assert asked.retries.refused == {"attempts": 0, "deadline": 0, "budget": 0}
+
+
+def test_a_worker_that_was_full_is_asked_again_after_another_refused_its_connection():
+    asked = Asked(initial_backoff_s=1, multiplier=1)
+    assert [asked.ask(FULL), asked.ask(NOT_CONNECTED, is_anyone_left=False)] == [0.0, 1]
+
+
 def test_attempts_are_bounded_and_pauses_grow_to_their_limit():
     asked = Asked(max_attempts=5, initial_backoff_s=1, multiplier=3, max_backoff_s=10)
     assert [asked.ask() for _ in range(6)] == [1, 3, 9, 10, None, None]
