@@ -70,8 +70,23 @@ def unknown_arguments(unknown: Iterable[str], parser: argparse.ArgumentParser) -
 
 
 def _remedy(flag: str, flags: list[str], parser: argparse.ArgumentParser) -> str:
+    setting = _setting_of_launch_flag(flag) if "--worker-urls" in flags else None
+    if setting is not None:
+        from router_core.config.fields import variable_name
+
+        return f"router-core launch has it; here it is the setting {setting}, in a file or {variable_name(setting)}"
     near = difflib.get_close_matches(flag, flags, n=1)
     return f"did you mean {near[0]}?" if near else f"see {parser.prog} --help"
+
+
+def _setting_of_launch_flag(flag: str) -> str | None:
+    """Return the setting that a flag of sglang-router's makes, None if it makes none of its own."""
+    from router_core.cli.launch.flags import Sets, flags_of
+    from router_core.cli.launch.router_args import RouterArgs
+
+    fates = {each.option: each.fate for each in flags_of(RouterArgs)}
+    fate = fates.get(flag)
+    return fate.path if isinstance(fate, Sets) else None
 
 
 def _plain(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from router_core.config.section import Count, Seconds, Section
-from router_core.config.values import not_bool
+from router_core.config.values import not_bool, split_words
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(not_bool)]
 _ErrorStatus = Annotated[int, Field(ge=400, le=599), BeforeValidator(not_bool)]
@@ -53,7 +53,7 @@ class RetriesConfig(Section):
     jitter: Share = 0.2
     """Share by which a pause is longer or shorter at random."""
 
-    statuses: tuple[_ErrorStatus, ...] = (408, 429, 500, 502, 503, 504)
+    statuses: Annotated[tuple[_ErrorStatus, ...], BeforeValidator(split_words)] = (408, 429, 500, 502, 503, 504)
     """Workers' answers after which a request is sent again."""
 
     budget_share: Share = 0.2

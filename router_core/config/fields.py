@@ -114,6 +114,8 @@ def _expects(rules: Mapping[str, Any]) -> str:
 def _items(rules: Mapping[str, Any]) -> str:
     if "enum" in rules:
         return " of " + ", ".join(rules["enum"])
+    if rules.get("type") == "integer":
+        return f" of whole numbers from {rules['minimum']:g} to {rules['maximum']:g}"
     return _ITEMS.get(rules.get("$ref", rules.get("format", "")).rpartition("/")[2], " of URLs")
 
 

@@ -27,7 +27,7 @@ class ModelConfig(Section):
     """Other names by which clients may ask for it; the workers get to see the real one."""
 
     worker_urls: WorkerUrls = ()
-    """Base URLs of workers that serve it, beside those that tell so themselves."""
+    """Base URLs of workers that serve it, whatever they list, beside those that tell so themselves."""
 
     policy: PolicySelection | None = None
     """Its policy; unset takes the `policy` of the top level."""

@@ -46,7 +46,7 @@ def prefill_worker(value: object) -> object:
     """Return `URL`, `[URL]` or `[URL, PORT]` as a mapping; anything else as it is.
 
     Raises:
-        ValueError: If a list has more than two items.
+        ValueError: If a list has more than two items, or another URL for a port.
     """
     if isinstance(value, str):
         return {"url": value}
@@ -55,6 +55,10 @@ def prefill_worker(value: object) -> object:
     if not 1 <= len(value) <= 2:
         raise ValueError(f"{shown(' '.join(map(str, value)))} is not URL [PORT]; give each prefill worker by itself")
     port = value[1] if len(value) == 2 else None
+    if isinstance(port, str) and "://" in port:
+        raise ValueError(
+            f"{shown(port)} is no bootstrap port; give each prefill worker by itself, --prefill URL [PORT]"
+        )
     return {"url": value[0], "bootstrap_port": None if port == "none" else port}
 
 

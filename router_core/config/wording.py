@@ -41,11 +41,17 @@ def _is_secret(location: Location) -> bool:
 _SECRET = frozenset({"api_key", "key", "keys", "sha256"})
 
 
+_NUMBERS = "a list of whole numbers"
+
+
 def _expected_at(location: Location) -> str:
     path = dotted(location)
     for field in iter_fields():
         if field.path == path:
             return field.expects
+    for field in iter_fields():
+        if field.path == dotted(location[:-1]) and field.expects.startswith(_NUMBERS):
+            return field.expects.removeprefix("a list of ")
     if location[-1:] == ("options",):
         return "a mapping, `{option: value}`"
     if any(field.path.startswith(f"{path}.") for field in iter_fields()):

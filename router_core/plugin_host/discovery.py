@@ -281,10 +281,12 @@ def _not_found(name: str, group: str, installed: set[str], damaged: Iterable[Dam
     word = _word(group)
     sentence = f"{word} {name!r} is not installed"
     nearest = difflib.get_close_matches(name, sorted(installed), n=1, cutoff=0.6)
-    if nearest:
+    if nearest:  # of a typo, nobody should be told to install it
         sentence += f"; did you mean {nearest[0]!r}?"
-    if word == "policy" and _INSTALLABLE.fullmatch(name):
-        sentence += f"{' Else' if nearest else ';'} add it with pip install router-policy-{_dashed(name)}"
+        if word == "policy":
+            sentence += " The built-in ones come with pip install 'router-core[policies]'"
+    elif word == "policy" and _INSTALLABLE.fullmatch(name):
+        sentence += f"; add it with pip install router-policy-{_dashed(name)}"
         sentence += ", the built-in ones with pip install 'router-core[policies]'"
     sentence += f" (installed: {', '.join(sorted(installed)) or 'none'}"
     unreadable = ", ".join(entry.path for entry in damaged)

@@ -32,7 +32,7 @@ class Contender:
         options: Its options, as in the router's config.
         label: What reports call it.
         make: Makes an instance; None to find the policy by its name. For tests of a policy that is not installed.
-        app_dir: Where `module:Class` is looked up, None for the working directory.
+        app_dir: Where `module:Class` is looked up, None for `sys.path` as it is.
     """
 
     name: str

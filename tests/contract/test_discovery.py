@@ -150,8 +150,7 @@ def test_unknown_name_is_answered_with_the_nearest_the_installed_and_the_remedy(
         load_policy("cache_awre", group=GROUP)
     assert caught.value.problems == (
         "policy 'cache_awre' is not installed; did you mean 'cache_aware'? "
-        "Else add it with pip install router-policy-cache-awre, the built-in ones with pip install "
-        "'router-core[policies]' (installed: cache_aware, random)",
+        "The built-in ones come with pip install 'router-core[policies]' (installed: cache_aware, random)",
     )
 
 

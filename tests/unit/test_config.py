@@ -637,3 +637,19 @@ def test_files_named_in_a_config_file_lie_beside_it(write, tmp_path):
     assert (config.tls.cert, config.tls.key) == (tmp_path / "tls/cert.pem", Path("/etc/key.pem"))
     assert config.worker_tls.ca == (tmp_path / "a.pem", tmp_path / "b.pem")
     assert load(environ={"ROUTER_CORE_TLS__CERT": "c", "ROUTER_CORE_TLS__KEY": "k"}).tls.cert == Path("c")
+
+
+def test_a_list_of_numbers_may_be_one_text_and_its_items_are_told_by_their_range():
+    config = load_config(
+        path=None, environ={"ROUTER_CORE_RETRIES__STATUSES": "500, 503"}, flags={"worker_urls": ["http://a"]}
+    )
+    assert config.retries.statuses == (500, 503)
+    with pytest.raises(
+        StartupError, match=r"retries.statuses\[0\]: '200' does not fit; give whole numbers from 400 to 599"
+    ):
+        load_config(path=None, environ={"ROUTER_CORE_RETRIES__STATUSES": "200"}, flags={"worker_urls": ["http://a"]})
+
+
+def test_a_url_in_a_ports_place_is_told_to_stand_by_itself():
+    with pytest.raises(StartupError, match="is no bootstrap port; give each prefill worker by itself"):
+        load_config(path=None, environ={}, flags={"prefill": [["http://p:1", "http://q:1"]], "decode": ["http://d:1"]})

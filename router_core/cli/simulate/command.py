@@ -68,7 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{' and '.join(YARDSTICKS)} (default: all installed ones and the yardsticks)",
     )
     add("--seeds", type=int, default=3, metavar="COUNT", help="runs of each policy (default: 3)")
-    add("--app-dir", type=Path, metavar="FOLDER", help="where a policy `module:Class` is looked up (default: .)")
+    add(
+        "--app-dir",
+        type=Path,
+        default=Path(),
+        metavar="FOLDER",
+        help="where a policy `module:Class` is looked up (default: .)",
+    )
 
     add = parser.add_argument_group("the fleet").add_argument
     add("--workers", type=int, metavar="COUNT", help="equal engines (default: 4)")

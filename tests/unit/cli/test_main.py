@@ -148,3 +148,12 @@ def test_every_flag_reaches_its_setting(served, tmp_path):
 def test_the_exit_code_is_the_servers(monkeypatch, served):
     monkeypatch.setattr(sys.modules["router_core.cli.serve"], "run_server", lambda *_: 7)
     assert main(["serve", "--worker-urls", "http://a"]) == 7
+
+
+def test_a_flag_that_only_launch_has_names_its_setting(router_core):
+    code, _, err = router_core("serve", "--worker-urls", "http://a", "--retry-max-retries", "2")
+    assert code == 2
+    assert (
+        "--retry-max-retries: unknown flag; router-core launch has it; here it is the setting retries.max_attempts"
+        in err
+    )
