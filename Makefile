@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 
-.PHONY: help install run test engines load soak peers lint audit bench docs-reference wheels clean
+.PHONY: help install run test engines load soak peers lint audit bench quality docs-reference wheels clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ bench: $(STAMP)  ## Measure CPU per request and per chunk, and how soon an abort
 	$(BIN)/python tests/bench/cpu_per_request.py
 	$(BIN)/python tests/bench/abort_latency.py
 
+quality: $(STAMP)  ## Compare all policies by simulation and write docs/explanation/routing-quality.md
+	$(BIN)/python tests/quality/run.py
+
 docs-reference: $(STAMP)  ## Write the generated parts of docs/reference
 	$(BIN)/python docs/generate.py
 
@@ -56,7 +59,7 @@ wheels: $(STAMP)  ## Build a wheel of the router and of each policy into dist/
 	@ls dist/*.whl
 
 clean:  ## Remove .venv and all that was built or cached
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .quality dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One pip command names the router and all policies: a policy alone would look for router-core on an index.
