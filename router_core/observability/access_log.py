@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Literal
 
-from router_core.contract.request import RequestOutcome, RoutingRequest
+from router_core.contract.request import OutcomeStatus, RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Ending
@@ -73,8 +73,15 @@ class AccessLine:
         self._policy, self._reason = policy, request.reason
 
     def attempt_ended(self, worker: Worker, request: RoutingRequest, outcome: RequestOutcome) -> None:  # noqa: ARG002
-        """Take note of the outcome."""
-        self._outcome = outcome
+        """Take note of the outcome; of a pair's, the leg's that failed, not the other's that was cancelled for it."""
+        known = self._outcome
+        if (
+            outcome.status is not OutcomeStatus.CANCELLED
+            or known is None
+            or known.attempt != outcome.attempt
+            or known.status in _FAULTLESS
+        ):
+            self._outcome = outcome
 
     def on_over(self, exchange: Exchange, ending: Ending | None) -> None:
         """Write the line."""
@@ -88,6 +95,7 @@ class AccessLine:
             "method": head.method.decode("ascii"),
             "path": head.path.decode("ascii", "backslashreplace"),
             "status": exchange.status,
+            "code": exchange.code or None,
             "ending": "answered" if ending is None else ending.name.lower(),
             "duration_ms": _milliseconds(now - self._arrived),
             "worker": ",".join(self._workers) or None,
@@ -105,6 +113,7 @@ class AccessLine:
 
 
 _WHOLE = frozenset({None, Ending.COMPLETE})
+_FAULTLESS = frozenset({OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED})
 
 
 def _milliseconds(seconds: float) -> float:

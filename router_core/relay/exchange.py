@@ -29,6 +29,7 @@ class Exchange(PassedAnswer):
         model: For whoever decides: the model that a worker must have to serve it, None when any will do.
         status: The worker's HTTP status once its answer has begun, else None.
         error: What went wrong, for the log and the error body; empty when nothing did.
+        code: The fixed word of the error that the router itself answered with; empty when it did not.
         request_id: Names the request, in logs and to worker and client; empty until somebody has named it.
         request_fields: Whole header lines to send to the worker beside those of `head`.
         answer_fields: Whole header lines to send to the client; a worker's lines of the same names stay behind.
@@ -42,6 +43,7 @@ class Exchange(PassedAnswer):
         "body",
         "model",
         "error",
+        "code",
         "request_id",
         "request_fields",
         "follower",
@@ -58,7 +60,7 @@ class Exchange(PassedAnswer):
         super().__init__(client, head)
         self.body = body
         self.model: str | None = None
-        self.error = ""
+        self.error = self.code = ""
         self.request_id = ""
         self.request_fields = b""
         self.follower: Follower | None = None
@@ -133,6 +135,11 @@ class Exchange(PassedAnswer):
             self._tell_follower(None)
         self._client.answered(keep_alive=keep_alive)
 
+    def refuse(self, status: int, code: str, message: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Answer the client ourselves, with an error; see `error_body`."""
+        self.code = code
+        self.respond(status, error_body(status, code, message), headers)
+
     def respond_declined(self) -> bool:
         """Answer with the answer that was declined last, as the worker gave it; False if there is none to be had."""
         declined = self.declined
@@ -200,13 +207,13 @@ class Exchange(PassedAnswer):
     def shut_down(self) -> None:
         """The router ends before the answer does. Nobody is to blame: for the listener it is as if the client left."""
         has_begun, listener = self.status is not None, self._listener
-        self._fail(Ending.CLIENT_GONE, "the router is shutting down")
+        self._fail(Ending.SHUTTING_DOWN, "the router is shutting down")
         if has_begun and listener is not None:
             self._end_early(listener, Ending.CLIENT_GONE)
         elif has_begun:
             self._client.break_off(ends_by_close=True)
         else:
-            self.respond(503, error_body(503, "shutting_down", SHUTTING_DOWN))
+            self.refuse(503, "shutting_down", SHUTTING_DOWN)
 
     def look(self, now: float) -> None:
         """Called now and then, for all exchanges: give up a worker that sends nothing for too long."""
@@ -266,13 +273,14 @@ class Exchange(PassedAnswer):
         if source is not None:
             source.abort()
         begun = self.status is not None
+        is_shutdown = ending is Ending.SHUTTING_DOWN
         try:
             if listener is not None:
-                listener.on_end(ending)
+                listener.on_end(Ending.CLIENT_GONE if is_shutdown else ending)
         finally:
-            if ending is Ending.CLIENT_GONE or (begun and listener is not None):
+            if ending is Ending.CLIENT_GONE or (begun and (listener is not None or is_shutdown)):
                 self._tell_follower(ending)
-            if listener is not None and begun and ending is not Ending.CLIENT_GONE:
+            if listener is not None and begun and ending is not Ending.CLIENT_GONE and not is_shutdown:
                 self._end_early(listener, ending)
 
     def _tell_follower(self, ending: Ending | None) -> None:

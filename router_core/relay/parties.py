@@ -18,7 +18,8 @@ class Ending(Enum):
     but COMPLETE the decider answers or sends the request again, unless the worker's answer had begun (`Exchange.status`
     is set): then the relay ends it with the listener's last words, or breaks the client's connection off. STALLED is a
     worker that sent nothing for too long, WORKER_DOWN one that somebody else found dead, DECLINED an answer that the
-    listener did not want.
+    listener did not want. SHUTTING_DOWN is what followers, who speak for the client, hear of an answer that the router
+    cut; the listener hears CLIENT_GONE.
     """
 
     COMPLETE = auto()
@@ -30,6 +31,7 @@ class Ending(Enum):
     WORKER_DOWN = auto()
     DECLINED = auto()
     CLIENT_GONE = auto()
+    SHUTTING_DOWN = auto()
 
 
 class Silence(NamedTuple):

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from router_core.config.auth import ApiKey, Scope
 from router_core.relay.exchange import Exchange
 from router_core.relay.head import BadRequestError, RequestHead
-from router_core.relay.local_answer import error_body
 from router_core.traffic.paths import INFERENCE_PATHS
 from router_core.traffic.stored_responses import PREFIX as STORED_RESPONSES
 
@@ -90,8 +89,7 @@ class AccessControl:
             try:
                 found = head.note = self._check(head)
             except BadRequestError as refusal:
-                body = error_body(refusal.status, refusal.code, str(refusal))
-                exchange.respond(refusal.status, body, refusal.headers)
+                exchange.refuse(refusal.status, refusal.code, str(refusal), refusal.headers)
                 return
         exchange.principal = found.principal
         exchange.head = found.head

@@ -14,7 +14,6 @@ from typing import Protocol
 from router_core.config.admission import AdmissionConfig
 from router_core.config.auth import ApiKey
 from router_core.relay.exchange import Exchange
-from router_core.relay.local_answer import error_body
 from router_core.traffic.body_prompt import BYTES_PER_TOKEN
 from router_core.traffic.fair_queue import PRIORITIES, FairQueue, Flow
 from router_core.traffic.rate import RateLimit
@@ -275,14 +274,14 @@ class Admission:
             self._waited(self._queue_timeout_s)
             self._count(ticket.flow, "queue_timeout")
             ticket.exchange.on_over = None
-            body = error_body(408, "queue_timeout", "The router is busy: the request waited too long for its turn.")
-            ticket.exchange.respond(408, body)
+            message = "The router is busy: the request waited too long for its turn."
+            ticket.exchange.refuse(408, "queue_timeout", message)
 
     def _refuse(self, ticket: Ticket, result: str, wait_s: float, message: str) -> None:
         self._count(ticket.flow, result)
         ticket.exchange.on_over = None
         seconds = max(1, math.ceil(wait_s))
-        ticket.exchange.respond(429, error_body(429, result, message), [("Retry-After", str(seconds))])
+        ticket.exchange.refuse(429, result, message, [("Retry-After", str(seconds))])
 
     def _generated(self, ticket: Ticket) -> float:
         """Return the tokens of the answer, as its end reports them or as its time suggests."""

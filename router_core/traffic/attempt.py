@@ -111,7 +111,8 @@ class Attempt(PlacedListener):
         if worker.is_draining:
             dispatcher.finish_draining(worker)
         if ending is not _COMPLETE and ending is not _CLIENT_GONE:
-            dispatcher.worker_failed(worker, ending, exchange.error or f"answered {outcome.http_status}, not passed on")
+            error = exchange.error or f"answered {outcome.http_status}, not passed on"
+            dispatcher.worker_failed(worker, ending, error, exchange.request_id)
             if exchange.status is None:
                 self._follow_up(ending)
                 return

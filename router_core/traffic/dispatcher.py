@@ -13,7 +13,6 @@ from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.relay.exchange import Exchange
 from router_core.relay.head import RequestHead
-from router_core.relay.local_answer import error_body
 from router_core.relay.parties import Ending
 from router_core.traffic.attempt import Attempt
 from router_core.traffic.body_prompt import BodyPrompt
@@ -87,9 +86,9 @@ class Dispatcher:
 
     # --- for attempts that failed ---
 
-    def worker_failed(self, worker: Worker, ending: Ending, error: str) -> None:
-        """A worker did not answer as it should."""
-        _log.warning("%s: %s (%s)", worker.url, error, ending.name.lower())
+    def worker_failed(self, worker: Worker, ending: Ending, error: str, request_id: str) -> None:
+        """A worker did not answer a request as it should."""
+        _log.warning("%s: %s (%s, request %r)", worker.url, error, ending.name.lower(), request_id)
         if ending is Ending.CONNECT_FAILED or ending is Ending.STALLED:
             self._on_connect_failed(worker)
 
@@ -146,7 +145,7 @@ class Dispatcher:
         if ending is Ending.CLIENT_GONE or exchange.respond_declined():
             return
         status, code, message = ANSWER_TO_ENDING[ending]
-        exchange.respond(status, error_body(status, code, message))
+        exchange.refuse(status, code, message)
 
     def _place_again(self, exchange: Exchange, request: RoutingRequest, trials: Trials) -> bool:
         """Pick again, of the workers not tried yet if there are any. False if there is nobody."""
@@ -231,7 +230,7 @@ class Dispatcher:
         self.unrouted[code] = self.unrouted.get(code, 0) + 1
         wait_s = self.breakers.retry_after_s(self._pool.workers)
         headers = () if wait_s is None else (("Retry-After", str(math.ceil(wait_s))),)
-        exchange.respond(503, error_body(503, code, message), headers)
+        exchange.refuse(503, code, message, headers)
 
 
 def untried(candidates: tuple[Worker, ...], trials: Trials) -> tuple[Worker, ...]:

@@ -12,7 +12,6 @@ import orjson
 
 from router_core.fleet.model_directory import ModelDirectory, ModelView, Route
 from router_core.relay.exchange import Exchange
-from router_core.relay.local_answer import error_body
 from router_core.traffic.body_prompt import BodyPrompt
 from router_core.traffic.dispatcher import Dispatcher
 from router_core.traffic.model_name import named_model, with_model
@@ -109,7 +108,7 @@ class PoolChoice:
         self, exchange: Exchange, status: int, code: str, message: str, headers: Iterable[tuple[str, str]] = ()
     ) -> None:
         self.unrouted[code] = self.unrouted.get(code, 0) + 1
-        exchange.respond(status, error_body(status, code, message), headers)
+        exchange.refuse(status, code, message, headers)
 
 
 def _spellings(view: ModelView) -> tuple[bytes, ...] | None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from router_core.contract.worker import Worker
 from router_core.relay.exchange import Exchange
-from router_core.relay.local_answer import error_body
 from router_core.relay.parties import Destination, Ending, Listener
 from router_core.traffic.paths import INFERENCE_PATHS
 from router_core.traffic.stored_responses import PREFIX as STORED_RESPONSES
@@ -76,8 +75,7 @@ class Routes:
     def _stored_response(self, exchange: Exchange) -> None:
         worker = self._stored_responses.find(exchange.head.path)
         if worker is None:
-            body = error_body(404, "response_not_found", "No worker of this router made a response with this id.")
-            exchange.respond(404, body)
+            exchange.refuse(404, "response_not_found", "No worker of this router made a response with this id.")
             return
         exchange.forward(self._origin(worker.base_url), DirectListener(exchange, worker))
 
@@ -100,8 +98,8 @@ class DirectListener(Listener):
         if ending is Ending.COMPLETE or ending is Ending.CLIENT_GONE or exchange.status is not None:
             return
         if ending is Ending.TIMEOUT:
-            exchange.respond(504, error_body(504, "upstream_timeout", "The worker did not answer in time."))
+            exchange.refuse(504, "upstream_timeout", "The worker did not answer in time.")
         elif self._worker is None:
-            exchange.respond(500, error_body(500, "internal_error", "The control plane did not answer."))
+            exchange.refuse(500, "internal_error", "The control plane did not answer.")
         else:
-            exchange.respond(502, error_body(502, "upstream_connection_failed", "The worker could not be reached."))
+            exchange.refuse(502, "upstream_connection_failed", "The worker could not be reached.")

@@ -62,6 +62,9 @@ async def test_sampling_leaves_no_error_out(caplog):
             assert response.status == 502
     (line,) = lines(caplog)
     assert (line["status"], line["ending"], line["outcome"]) == (502, "answered", "error")
+    assert line["code"] == "upstream_connection_failed"
+    (warning,) = [record.getMessage() for record in caplog.records if "(connect_failed, " in record.getMessage()]
+    assert line["request_id"] in warning
 
 
 async def test_a_request_nobody_could_take_and_a_client_that_left_have_lines_too(caplog):
@@ -76,6 +79,7 @@ async def test_a_request_nobody_could_take_and_a_client_that_left_have_lines_too
         await until(lambda: len(lines(caplog)) == 2)
     nobody, left = lines(caplog)
     assert (nobody["status"], nobody["attempts"], "worker" in nobody) == (503, 0, False)
+    assert nobody["code"] == "no_available_workers"
     assert (left["ending"], left["outcome"], "status" in left) == ("client_gone", "cancelled", False)
 
 
@@ -89,6 +93,40 @@ async def test_a_pair_has_one_line_with_both_workers(caplog):
         await until(lambda: lines(caplog))
         (line,) = lines(caplog)
     assert line["worker"] == f"{prefill.url},{decode.url}"
+
+
+@pytest.mark.parametrize("protocol", ["sglang", "vllm"])
+async def test_a_pair_that_failed_has_the_outcome_of_the_leg_that_failed(caplog, protocol):
+    async with (
+        SimulatedEngine(name="p", role="prefill", pd=protocol) as prefill,
+        SimulatedEngine(name="d", role="decode", pd=protocol) as decode,
+        running_pair_router([prefill], [decode], protocol=protocol, access_log="errors") as router,
+    ):
+        prefill.status = 500
+        async with router.post(headers={"x-request-id": "mine"}) as response:
+            assert response.status == 502
+        await until(lambda: lines(caplog))
+        (line,) = lines(caplog)
+    assert (line["status"], line["code"], line["outcome"]) == (502, "prefill_failed", "error")
+    assert any("'mine'" in record.getMessage() for record in caplog.records if record.name.endswith("dispatcher"))
+
+
+async def test_what_the_router_cuts_when_it_stops_did_not_leave(caplog):
+    settings = {"access_log": "errors", "limits": {"shutdown_grace_s": 3600}}
+    async with SimulatedEngine(token_interval_s=0.02) as engine, running_router([engine], **settings) as router:
+        async with await RawClient.connect(router.url) as streaming, await RawClient.connect(router.url) as waiting:
+            streaming.send(chat(stream=True, max_tokens=100_000, ignore_eos=True))
+            await streaming.read_until(b"content")
+            waiting.send(chat(max_tokens=100_000, ignore_eos=True))
+            await until(lambda: router.load()[0][0] == 2)
+            router.server.drain()
+            router.server.end_grace()
+            await streaming.read_rest()
+            await waiting.read_rest()
+        await until(lambda: len(lines(caplog)) == 2)
+    by_status = {line["status"]: line for line in lines(caplog)}
+    assert (by_status[200]["ending"], by_status[200]["outcome"]) == ("shutting_down", "cancelled")
+    assert (by_status[503]["ending"], by_status[503]["code"]) == ("answered", "shutting_down")
 
 
 async def test_probes_have_no_lines(caplog):

@@ -27,7 +27,6 @@ from router_core.fleet.ledger import Lease
 from router_core.relay.call import Pieces
 from router_core.relay.exchange import Exchange
 from router_core.relay.head import AnswerHead, RequestHead
-from router_core.relay.local_answer import error_body
 from router_core.relay.parties import Ending
 from router_core.relay.side_call import SideCall
 from router_core.traffic.body_prompt import BodyPrompt
@@ -143,7 +142,7 @@ class PairAttempt(PlacedListener):
             return
         if ending is Ending.DECLINED and exchange.declined is not None:
             status = exchange.declined.head.status
-            self._dispatcher.worker_failed(self.decode, ending, f"answered {status}, not passed on")
+            self._failed(self.decode, ending, f"answered {status}, not passed on")
             self._decode.ended(Ending.COMPLETE, status)
             failed = self.decode
         else:
@@ -202,7 +201,7 @@ class PairAttempt(PlacedListener):
     def fail_prefill(self, message: str) -> None:
         """The prefill worker's answer was of no use."""
         call = self._calls.prefill
-        self._dispatcher.worker_failed(self.prefill, Ending.BAD_ANSWER, message)
+        self._failed(self.prefill, Ending.BAD_ANSWER, message)
         self._prefill.blame(None if call is None else call.status)
         self._drop()
         self._answer(502, "prefill_failed", "The prefill worker's answer was of no use.")
@@ -236,7 +235,7 @@ class PairAttempt(PlacedListener):
     def _prefill_failed(self, call: SideCall, ending: Ending) -> None:
         self._conversation.failed()
         status = call.status if ending is Ending.COMPLETE else None
-        self._dispatcher.worker_failed(self.prefill, ending, call.error or f"the prefill leg was answered {status}")
+        self._failed(self.prefill, ending, call.error or f"the prefill leg was answered {status}")
         self._prefill.ended(ending, status)
         if self.is_abandoned:
             self._drop()
@@ -272,7 +271,7 @@ class PairAttempt(PlacedListener):
         if self.is_abandoned:
             self.orphan_ended()
             return
-        self._dispatcher.worker_failed(self.decode, ending, error)
+        self._failed(self.decode, ending, error)
         self._conversation.failed()
         self._decode.ended(ending, None)
         self._drop()
@@ -283,13 +282,16 @@ class PairAttempt(PlacedListener):
         if self._exchange.status is None or self.is_abandoned:
             self.decode_lost(ending, call.error)
             return
-        self._dispatcher.worker_failed(self.decode, ending, call.error)
+        self._failed(self.decode, ending, call.error)
         self._decode.ended(ending, call.status)
         self._drop()
         self._next.none(Ending.CONNECTION_LOST)
         self._exchange.source_closed(call.error)
 
     # --- who is to blame ---
+
+    def _failed(self, worker: Worker, ending: Ending, error: str) -> None:
+        self._dispatcher.worker_failed(worker, ending, error, self._exchange.request_id)
 
     def _blame(self, ending: Ending) -> Worker:
         """The exchange ended early: count that against the leg whose doing it was; return its worker."""
@@ -304,12 +306,12 @@ class PairAttempt(PlacedListener):
         else:
             # Each leg waits for the other, and either may be the one that hangs: both are looked at, neither is blamed.
             for leg in (self._prefill, self._decode):
-                self._dispatcher.worker_failed(leg.worker, ending, f"{error}, or the other leg's")
+                self._failed(leg.worker, ending, f"{error}, or the other leg's")
                 leg.ended(ending, None, is_blamed=False)
             self._next.avoid(self.prefill)
             return self.decode
         if not leg.is_finished:
-            self._dispatcher.worker_failed(leg.worker, ending, error)
+            self._failed(leg.worker, ending, error)
             leg.ended(ending, self._exchange.status if leg is self._decode else None)
         return leg.worker
 
@@ -380,7 +382,7 @@ class PairAttempt(PlacedListener):
         if self.is_abandoned:
             return
         if self._exchange.status is None:
-            self._exchange.respond(status, error_body(status, code, message))
+            self._exchange.refuse(status, code, message)
         else:
             self._exchange.source_closed("the other leg failed")
 
