@@ -61,7 +61,7 @@ class Request:
         self.status = None
         self.headers = {}
 
-    def respond(self, status, body, headers=()):
+    def refuse(self, status, code, message, headers=()):
         assert self.status is None
         self.status = status
         self.headers = dict(headers)
