@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
 from aiohttp import web
 
@@ -33,7 +34,7 @@ from router_core.fleet.membership.roster import Roster
 from router_core.fleet.membership.supervisor import SourceSupervisor
 from router_core.fleet.model_directory import ModelDirectory
 from router_core.fleet.model_learner import ModelLearner
-from router_core.fleet.partition import Partition
+from router_core.fleet.partition import Partition, why_unused
 from router_core.fleet.pool import WorkerPool
 from router_core.fleet.registration import Registrar
 from router_core.fleet.registry import WorkerRegistry
@@ -97,6 +98,7 @@ class RouterServer:
         self.models = ModelDirectory(
             self.pool, parts, was_well=self._was_well, passes_unknown=config.unknown_models == "pass"
         )
+        self._why_unused = partial(why_unused, parts)
         self._sources = build_sources(config)
         self._started = contextlib.AsyncExitStack()
         self._address = ("", 0)
@@ -104,6 +106,7 @@ class RouterServer:
         self._relay: RelayServer
         self._admin: AdminListener | None = None
         self._dead_workers: DeadWorkers
+        self._health: HealthChecker
         self._poller: TelemetryPoller
 
     @property
@@ -163,7 +166,7 @@ class RouterServer:
         config, loop = self.config, asyncio.get_running_loop()
         certificates, keys = self.certificates, self._keys
         client = await stack.enter_async_context(EngineClient(key_of=keys.of, tls=certificates.workers))
-        health = self._health_checker(client)
+        health = self._health = self._health_checker(client)
         for pool in self.pools:
             await pool.start(stack, loop)
         for worker in static_workers(config):
@@ -233,7 +236,7 @@ class RouterServer:
         self._poll_if_needed()
         sources = SourceSupervisor(
             self._sources,
-            Roster(self.registrations, keys=keys, is_own_address=self._is_own_address),
+            Roster(self.registrations, keys=keys, is_own_address=self._is_own_address, why_unused=self._why_unused),
             random=random.Random(),  # noqa: S311  # spreads restarts in time
         )
         stack.push_async_callback(sources.stop)
@@ -294,6 +297,8 @@ class RouterServer:
             inference_paths=[path.decode() for path in sorted(INFERENCE_PATHS)],
             registry=self.registrations,
             is_own_address=self._is_own_address,
+            why_unused=self._why_unused,
+            ask_models=self._health.learn_now,
             engines=client,
             health_endpoint=self.config.health.endpoint,
             signals=self.signals.look,

@@ -51,6 +51,7 @@ class ServedPool:
         """
         self.name = settings.name
         self.members = members
+        members.serves_pairs = settings.pd.is_on
         self.part = ModelPool(members, settings.model, settings.aliases)
         self.policy = build_manager(settings)
         self._settings = settings

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from aiohttp import web
 
+from router_core.contract.worker import Worker
 from router_core.control.admin_routes import ADMIN_PATHS, ENGINES, LOG_LEVEL, POOLS, WORKERS, add_routes
 from router_core.control.engines import EngineAsker, EngineHandlers
 from router_core.control.errors import error_response, json_app
@@ -15,7 +16,7 @@ from router_core.control.metrics import RenderMetrics, metrics_handler
 from router_core.control.models import FetchModels, ListModels, ModelCatalog, ModelHandlers
 from router_core.control.openapi import answer_openapi
 from router_core.control.pools import PoolHandlers, ReplacePolicy
-from router_core.control.workers import WorkerAdmin
+from router_core.control.workers import WhyUnused, WorkerAdmin
 from router_core.fleet.registry import WorkerRegistry
 
 
@@ -31,6 +32,8 @@ def create_control_app(
     registry: WorkerRegistry,
     engines: EngineAsker,
     is_own_address: Callable[[str], bool] = lambda url: False,  # noqa: ARG005  # named as callers pass it
+    why_unused: WhyUnused = lambda role, models: None,  # noqa: ARG005  # likewise
+    ask_models: Callable[[Worker], None] = lambda worker: None,  # noqa: ARG005  # likewise
     health_endpoint: str = "/health",
     signals: Callable[[], Iterable[SignalFacts]] = tuple,
     log_level: LogLevelHandlers | None = None,
@@ -50,6 +53,8 @@ def create_control_app(
         registry: Where an administrator's workers are added and removed.
         engines: Asks one worker.
         is_own_address: Tells whether a URL is the router's own: such a worker is refused.
+        why_unused: Tells of workers that would never get a request: they are refused.
+        ask_models: Has a worker's engine asked for its models at once.
         health_endpoint: The path on which workers are checked.
         signals: Returns the state of what decisions rest on.
         log_level: Reads and changes the level of the log.
@@ -72,7 +77,7 @@ def create_control_app(
     app.router.add_get("/v1/models/{id:.+}", models.get_model)
     app.router.add_get("/metrics", metrics_handler(render_metrics))
     if administers:
-        add_routes(app.router, WORKERS, WorkerAdmin(registry, is_own_address))
+        add_routes(app.router, WORKERS, WorkerAdmin(registry, is_own_address, why_unused, ask_models))
         add_routes(app.router, ENGINES, EngineHandlers(pools, engines, health_endpoint=health_endpoint))
         app.router.add_get("/openapi.json", answer_openapi)
         if log_level is not None:

@@ -22,6 +22,10 @@ class ProbedPool(Protocol):
     def workers(self) -> Sequence[Worker]:
         """The present members."""
 
+    @property
+    def serves_pairs(self) -> bool:
+        """Whether requests go to a prefill and a decode worker each; else to a regular one."""
+
 
 class PolicyStatus(Protocol):
     """What a policy's manager tells of it."""
@@ -102,7 +106,7 @@ class HealthHandlers:
 
     async def readiness(self, request: web.Request) -> web.Response:  # noqa: ARG002  # a handler takes the request
         """Answer 200 once one of the pools can serve a request, 503 before that and while draining."""
-        missing = [_what_is_missing(pool.workers) for pool in self._pools]
+        missing = [_what_is_missing(pool) for pool in self._pools]
         if self._is_draining():
             return _not_ready("draining")
         if None not in missing:
@@ -126,17 +130,16 @@ def _not_ready(reason: str) -> web.Response:
     return json_response({"status": "not ready", "reason": reason}, status=503)
 
 
-def _what_is_missing(workers: Sequence[Worker]) -> str | None:
+def _what_is_missing(pool: ProbedPool) -> str | None:
     """Return None when a request would find a worker, else what is missing."""
-    if not workers:
+    if not pool.workers:
         return "no workers"
-    healthy = {worker.role for worker in workers if is_available(worker) and worker.circuit is not Circuit.OPEN}
-    if WorkerRole.REGULAR in healthy or healthy >= {WorkerRole.PREFILL, WorkerRole.DECODE}:
+    healthy = {worker.role for worker in pool.workers if is_available(worker) and worker.circuit is not Circuit.OPEN}
+    needed = (WorkerRole.PREFILL, WorkerRole.DECODE) if pool.serves_pairs else (WorkerRole.REGULAR,)
+    missing = next((role for role in needed if role not in healthy), None)
+    if missing is None:
         return None
-    if not healthy:
-        return "no healthy workers"
-    missing = WorkerRole.DECODE if WorkerRole.PREFILL in healthy else WorkerRole.PREFILL
-    return f"no healthy {missing} workers"
+    return f"no healthy {missing} workers" if healthy else "no healthy workers"
 
 
 def _pool_facts(pool: ProbedPool, policy: PolicyStatus | None) -> dict[str, object]:

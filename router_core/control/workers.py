@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from aiohttp import web
 
@@ -22,13 +22,24 @@ from router_core.fleet.registry import AlreadyRegisteredError, Registration, Wor
 
 log = logging.getLogger(__name__)
 
+WhyUnused = Callable[[WorkerRole, Collection[str]], str | None]
+"""Returns why a worker of a role, and with such models, would never get a request; None if it may get some."""
+
 
 class WorkerAdmin:
     """Answers `/workers` and what lies below it, and the older paths for the same."""
 
-    def __init__(self, registry: WorkerRegistry, is_own_address: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        registry: WorkerRegistry,
+        is_own_address: Callable[[str], bool],
+        why_unused: WhyUnused,
+        ask_models: Callable[[Worker], None],
+    ) -> None:
         self._registry = registry
         self._is_own_address = is_own_address
+        self._why_unused = why_unused
+        self._ask_models = ask_models
 
     # --- /workers ---
 
@@ -50,6 +61,7 @@ class WorkerAdmin:
             form, without_effect = read_form(await request.read())
             worker = form.to_worker()
             self._refuse_own_address(worker.url)
+            self._refuse_unused(worker.role, worker.models)
         except FormError as error:
             return _bad_request(str(error))
         try:
@@ -87,6 +99,7 @@ class WorkerAdmin:
         try:
             url = _url_in_query(request)
             self._refuse_own_address(url)
+            self._refuse_unused(WorkerRole.REGULAR, ())
         except FormError as error:
             return _bad_request(str(error))
         try:
@@ -116,6 +129,10 @@ class WorkerAdmin:
     def _refuse_own_address(self, url: str) -> None:
         if self._is_own_address(url):
             raise FormError(f"url: {url} is this router itself; name a worker")
+
+    def _refuse_unused(self, role: WorkerRole, models: Collection[str]) -> None:
+        if (reason := self._why_unused(role, models)) is not None:
+            raise FormError(f"worker_type: {reason}")
 
     def _register(self, worker: Worker) -> Registration:
         registration = self._registry.register(worker)
@@ -151,6 +168,8 @@ class WorkerAdmin:
         role = form.role if "role" in form.model_fields_set else worker.role
         if form.bootstrap_port is not None and role is not WorkerRole.PREFILL:
             raise FormError("bootstrap_port: only a prefill worker has one; set worker_type to prefill, or remove it")
+        if role is not worker.role or form.names_models:
+            self._refuse_unused(role, form.named_models if form.names_models else worker.models)
         # 2. What a worker is stays unless told otherwise; what is said of it is replaced or merged.
         kept = dict(worker.labels) if is_merge else {}
         if role is WorkerRole.PREFILL and BOOTSTRAP_PORT_LABEL in worker.labels:
@@ -163,6 +182,9 @@ class WorkerAdmin:
             models=form.named_models if form.names_models else None,
             labels=form.labels_now(kept),
         )
+        if form.names_models and not form.named_models:
+            for worker in registration.workers:
+                self._ask_models(worker)
         if "api_key" in form.model_fields_set:
             self._registry.keys.give(registration.url, form.key)
 

@@ -3,7 +3,7 @@
 Three cases decide when a worker is asked next:
 
 1. It is unhealthy: every second or so, so that it is back in use soon after it is back.
-2. Somebody asked for a check, because a connection was refused: now.
+2. Somebody asked for a check, because a connection was refused or its models are in question: now.
 3. Otherwise: at the interval, give or take a tenth; the first time anywhere in the interval, so that a fleet that came
    up together is not asked together for ever.
 
@@ -143,6 +143,13 @@ class HealthChecker:
         if watch is not None:
             watch.wake.set()
 
+    def learn_now(self, worker: Worker) -> None:
+        """Have a worker checked, and asked for its models if it is well, at once."""
+        watch = self._watches.get(worker.url)
+        if watch is not None:
+            watch.wants_models = True
+            watch.wake.set()
+
     def _add(self, worker: Worker, delay_s: float = 0.0) -> None:
         if self._is_running and worker.url not in self._watches:
             watch = self._watches[worker.url] = _Watch(worker)
@@ -170,7 +177,9 @@ class HealthChecker:
                 watch.is_registered = True
                 if self._watches.get(worker.url) is not watch:
                     return  # others stand in for it now
-            if is_healthy and (not worker.is_healthy or not worker.models or watch.successes % _LEARN_EVERY == 1):
+            is_due = watch.wants_models or not worker.models or watch.successes % _LEARN_EVERY == 1
+            if is_healthy and (is_due or not worker.is_healthy):
+                watch.wants_models = False
                 await self._learn_models(watch)
             if is_healthy is not worker.is_healthy:
                 self._set_health(worker, is_healthy=is_healthy, reason=reason)
@@ -226,6 +235,7 @@ class _Watch:
         "was_well",
         "has_phase",
         "is_registered",
+        "wants_models",
     )
 
     def __init__(self, worker: Worker) -> None:
@@ -237,6 +247,7 @@ class _Watch:
         self.was_well = worker.is_healthy
         self.has_phase = False
         self.is_registered = False
+        self.wants_models = False
 
     def judge(self, is_well: bool, failure_threshold: int, success_threshold: int) -> bool:
         """Take in the result of a check and return whether the worker is healthy now."""

@@ -11,10 +11,10 @@ nothing of this.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from router_core.contract.worker import Worker
+from router_core.contract.worker import Worker, WorkerRole
 from router_core.fleet.pool import WorkerPool
 
 
@@ -48,14 +48,14 @@ class Partition:
 
     def __init__(self, fleet: WorkerPool, pools: Sequence[ModelPool]) -> None:
         self._pools = tuple(pools)
-        self._claimed = frozenset(name for pool in pools if pool.model for name in (pool.model, *pool.aliases))
+        self._claimed = _claimed(pools)
         for worker in fleet.workers:
             self._place(worker)
         fleet.subscribe(self._place, self._leave, self._place)
 
     def _place(self, worker: Worker) -> None:
         for pool in self._pools:
-            members, belongs = pool.members, self._belongs(worker, pool)
+            members, belongs = pool.members, _belongs(worker.models, pool, self._claimed)
             is_member = members.get(worker.url) is worker
             if is_member and belongs:
                 members.forget_candidates()
@@ -69,7 +69,34 @@ class Partition:
             if pool.members.get(worker.url) is worker:
                 pool.members.remove(worker.url)
 
-    def _belongs(self, worker: Worker, pool: ModelPool) -> bool:
-        if pool.model is not None:
-            return pool.model in worker.models
-        return not worker.models or not worker.models <= self._claimed
+
+def why_unused(pools: Sequence[ModelPool], role: WorkerRole, models: Collection[str]) -> str | None:
+    """Return why a worker would never get a request, and what to do; None if it may get some.
+
+    Args:
+        pools: All pools.
+        role: The worker's role.
+        models: The models it is said to serve; empty if its engine has yet to tell.
+    """
+    claimed, is_of_pair = _claimed(pools), role is not WorkerRole.REGULAR
+    if any(pool.members.serves_pairs is is_of_pair for pool in pools if _belongs(models, pool, claimed, unknown=True)):
+        return None
+    if is_of_pair:
+        return (
+            f"a {role.value} worker would get no request, for no pool it may be in serves prefill/decode pairs; "
+            "make it regular, or set pd.enabled and start the router again"
+        )
+    return (
+        "a regular worker would get no request, for each is served by a prefill/decode pair; make it prefill or decode"
+    )
+
+
+def _claimed(pools: Sequence[ModelPool]) -> frozenset[str]:
+    return frozenset(name for pool in pools if pool.model for name in (pool.model, *pool.aliases))
+
+
+def _belongs(models: Collection[str], pool: ModelPool, claimed: frozenset[str], *, unknown: bool = False) -> bool:
+    """Return whether a worker with these models is in a pool; `unknown` is the answer where none is known of it."""
+    if pool.model is not None:
+        return pool.model in models if models else unknown
+    return not claimed.issuperset(models) if models else True

@@ -24,10 +24,12 @@ class WorkerPool:
     Attributes:
         name: The pool's name, as in the config.
         workers: All members, healthy or not.
+        serves_pairs: Whether requests go to a prefill and a decode worker each; else to a regular one.
     """
 
-    def __init__(self, name: str = "default", workers: Iterable[Worker] = ()) -> None:
+    def __init__(self, name: str = "default", workers: Iterable[Worker] = (), *, serves_pairs: bool = False) -> None:
         self.name = name
+        self.serves_pairs = serves_pairs
         self.workers: tuple[Worker, ...] = ()
         self._by_url: dict[str, Worker] = {}
         self._departed: dict[str, Worker] = {}
@@ -155,13 +157,13 @@ class WorkerPool:
             self._changed(worker)
 
     def declare_models(self, worker: Worker, models: Iterable[str]) -> None:
-        """Say which models a member serves, whatever its engine tells; none leaves it to the engine."""
+        """Say which models a member serves, whatever its engine tells; none leaves it to what the engine tells next."""
         declared = frozenset(models)
         if declared:
             self._declared.add(worker.url)
         else:
             self._declared.discard(worker.url)
-        if declared != worker.models:
+        if declared and declared != worker.models:
             assign(worker, models=declared)
             self._changed(worker)
 

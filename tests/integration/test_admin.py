@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from urllib.parse import quote
 
@@ -27,6 +28,7 @@ INFO = {
     "status",
     "is_healthy",
     "is_draining",
+    "circuit",
     "load",
     "connection_mode",
     "labels",
@@ -230,7 +232,7 @@ async def test_a_worker_that_is_added_is_told_of_at_once_and_serves_once_it_is_w
 
 
 async def test_roles_are_counted_and_a_prefill_worker_carries_its_bootstrap_port():
-    async with running_router([], expect_healthy=0) as router:
+    async with running_router([], expect_healthy=0, pd={"enabled": True}) as router:
         prefill = await add(router, "http://127.0.0.1:1", worker_type="prefill", bootstrap_port=8998, model_id="m")
         await add(router, "http://127.0.0.1:2", role="decode")
         _, facts, _ = await call(router, "GET", "/workers")
@@ -238,6 +240,36 @@ async def test_roles_are_counted_and_a_prefill_worker_carries_its_bootstrap_port
         info = await info_of(router, prefill)
         assert (info["worker_type"], info["bootstrap_port"], info["model_id"]) == ("prefill", 8998, "m")
         assert info["labels"] == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "role", "fitting"),
+    [({}, "prefill", "regular"), ({}, "decode", "regular"), ({"pd": {"enabled": True}}, "regular", "prefill")],
+)
+async def test_a_worker_that_would_never_get_a_request_is_refused(settings, role, fitting, tmp_path, caplog):
+    listed = tmp_path / "workers.json"
+    listed.write_text(json.dumps([{"url": "http://127.0.0.1:1", "role": role}]))
+    sources = {"membership": [{"name": "file", "options": {"path": str(listed)}}]}
+    async with running_router([], expect_healthy=0, **sources, **settings) as router:
+        for body in ({"worker_type": role}, {"worker_type": role, "models": ["m"]}):
+            status, error, _ = await call(router, "POST", "/workers", {"url": "http://127.0.0.1:2"} | body)
+            assert (status, error["code"]) == (400, "BAD_REQUEST")
+            assert f"worker_type: a {role} worker would get no request" in error["error"]
+        accepted = await add(router, "http://127.0.0.1:3", worker_type=fitting)
+        assert (await call(router, "PATCH", f"/workers/{accepted}", {"worker_type": role}))[0] == 400
+        assert [worker.url for worker in router.server.pool.workers] == ["http://127.0.0.1:3"]
+    assert any("http://127.0.0.1:1 is skipped: " in record.getMessage() for record in caplog.records)
+
+
+async def test_a_worker_whose_models_are_the_engines_to_tell_again_serves_on(simulated_engine):
+    async with simulated_engine() as engine, running_router([engine]) as router:
+        (worker,) = router.server.pool.workers
+        told, path = worker.models, f"/workers/{router.server.registrations.registrations[0].id}"
+        await call(router, "PATCH", path, {"models": ["declared"]})
+        assert worker.models == {"declared"}
+        await call(router, "PATCH", path, {"models": []})
+        assert worker in router.server.pool.candidates(model="declared")  # until the engine has told
+        await until(lambda: worker.models == told)
 
 
 async def test_the_older_paths_add_list_and_remove(simulated_engine):
@@ -280,17 +312,18 @@ async def test_patch_changes_what_it_names_and_put_replaces(simulated_engine):
 
 async def test_a_role_changes_while_requests_run_and_their_load_stays_true(simulated_engine):
     gate = asyncio.Event()
-    async with stream_until(gate) as worker, running_router([worker]) as router:
+    pairs = {"models": [{"name": "paired", "pd": {"enabled": True}}]}
+    async with stream_until(gate) as worker, running_router([worker], **pairs) as router:
         path = f"/workers/{router.server.registrations.registrations[0].id}"
         async with await RawClient.connect(router.url) as client:
             client.send(chat(stream=True))
             await client.read_until(EVENTS[0])
-            body = {"worker_type": "prefill", "bootstrap_port": 8998}
+            body = {"worker_type": "prefill", "bootstrap_port": 8998, "models": ["paired"]}
             assert (await call(router, "PATCH", path, body))[0] == 202
             info = await info_of(router, path.rpartition("/")[2])
             assert (info["worker_type"], info["bootstrap_port"], info["load"]) == ("prefill", 8998, 1)
             assert router.server.pool.candidates() == ()
-            await call(router, "PATCH", path, {"worker_type": "regular"})
+            await call(router, "PATCH", path, {"worker_type": "regular", "models": []})
             assert "bootstrap_port" not in await info_of(router, path.rpartition("/")[2])
             gate.set()
             await client.read_until(EVENTS[1])

@@ -13,12 +13,12 @@ For each url one of these cases holds:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from router_core.contract.membership import Report, WorkerSpec
-from router_core.contract.worker import Worker
+from router_core.contract.worker import Worker, WorkerRole
 from router_core.contract.worker_url import worker_url
 from router_core.fleet.worker_keys import WorkerKeys
 
@@ -70,6 +70,7 @@ class Roster:
         keys: Where the API keys go that a source knows.
         make_worker: Builds a worker that joins.
         is_own_address: Tells whether a URL is the router's own: such a worker is skipped, its requests would go round.
+        why_unused: Returns why a worker of a role, with such models, would never get a request, or None: it is skipped.
     """
 
     def __init__(
@@ -79,11 +80,13 @@ class Roster:
         keys: WorkerKeys | None = None,
         make_worker: Callable[[WorkerSpec], Worker] = worker_of,
         is_own_address: Callable[[str], bool] = lambda url: False,  # noqa: ARG005  # named as callers pass it
+        why_unused: Callable[[WorkerRole, Collection[str]], str | None] = lambda role, models: None,  # noqa: ARG005
     ) -> None:
         self._pool = pool
         self._keys = keys or WorkerKeys()
         self._make_worker = make_worker
         self._is_own_address = is_own_address
+        self._why_unused = why_unused
         self._lists: dict[str, dict[str, WorkerSpec]] = {}
         self._members: dict[str, _Member] = {}
         self._complaints: dict[str, frozenset[str]] = {}
@@ -168,6 +171,9 @@ class Roster:
                 continue
             if self._is_own_address(url):
                 complaints.add(f"{source}: worker {url} is skipped: it is this router itself")
+                continue
+            if (reason := self._why_unused(spec.role, spec.models)) is not None:
+                complaints.add(f"{source}: worker {url} is skipped: {reason}")
                 continue
             if url in listed:
                 complaints.add(f"{source}: worker {url} is listed more than once; the first entry counts")

@@ -34,7 +34,8 @@ async def render() -> tuple[bytes, str]:
 @asynccontextmanager
 async def control(workers: Sequence[Worker] = (), **options: Any) -> AsyncIterator[TestClient[Any, Any]]:
     """The control plane of one pool, over real HTTP."""
-    pools = options.pop("pools", None) or [WorkerPool("default", workers)]
+    pairs = any(worker.role is not WorkerRole.REGULAR for worker in workers)
+    pools = options.pop("pools", None) or [WorkerPool("default", workers, serves_pairs=pairs)]
     async with EngineClient() as engines:
         app = create_control_app(
             **{
@@ -196,6 +197,11 @@ async def test_a_draining_router_is_not_ready() -> None:
         response = await client.get("/readiness")
         assert response.status == 503
         assert (await response.json())["reason"] == "draining"
+
+
+async def test_half_a_pair_where_none_are_served_is_no_regular_worker() -> None:
+    async with control(pools=[WorkerPool("default", [worker(PREFILL, True)])]) as client:
+        assert (await (await client.get("/readiness")).json())["reason"] == "no healthy regular workers"
 
 
 async def test_one_usable_pool_of_two_is_enough() -> None:
