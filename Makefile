@@ -30,9 +30,11 @@ load: $(STAMP)  ## Drive sustained load for some minutes and watch memory and lo
 soak: $(STAMP)  ## Drive high load for SOAK_SECONDS (900) and fail if the router's memory grows
 	$(BIN)/python -m tests.load.soak
 
-peers: $(STAMP)  ## Send the same requests through sglang-router and through this router
+peers: $(STAMP)  ## Send the same requests through other routers and through this one
 	@test -x .cache/peers/sglang/bin/python || $(BIN)/uv venv -q --python $(BIN)/python .cache/peers/sglang
 	@$(BIN)/uv pip install -q --python .cache/peers/sglang/bin/python sglang-router==0.3.2
+	@test -x .cache/peers/vllm/bin/python || $(BIN)/uv venv -q --python $(BIN)/python .cache/peers/vllm
+	@$(BIN)/uv pip install -q --python .cache/peers/vllm/bin/python vllm-router==0.1.17
 	$(BIN)/python -m pytest -q -m peers
 
 lint: $(STAMP)  ## Check style, types and the layering

@@ -5,14 +5,15 @@ What a request's end says of its worker:
 1. `error` and `timeout` are failures.
 2. `success` is a success.
 3. All else says nothing: `client_error` is the client's doing, `backpressure` a worker that is full, not broken, and
-   `cancelled` was nobody's fault.
+   `cancelled` was nobody's fault. But a worker that answers so `failure_threshold` times in a row, with nothing of ours
+   running on it that it could be full of, is broken: quick refusals keep its load low and would draw all traffic to it.
 
 A circuit is in one of three states:
 
 1. Closed. The last `failure_threshold` failures open it if they all lie within `window_s` and make up at least
    `failure_share` of what ended on the worker since the first of them.
-2. Open. The worker is no candidate. After `open_s`, or when its health checks find it well after they had found it
-   dead, it is half open.
+2. Open. The worker is no candidate. After `open_s` (five seconds at most if it only refused), or when its health
+   checks find it well after they had found it dead, it is half open.
 3. Half open. One request at a time is let through: while it runs the worker is no candidate. So many successes as
    `success_threshold` close the circuit, one failure opens it; an end that says nothing lets the next one through.
 """
@@ -31,7 +32,9 @@ from router_core.fleet.pool import WorkerPool
 
 _log = logging.getLogger(__name__)
 _BUSY_S = 1.0  # until a half-open worker may be free for the next request; nobody knows
+_REFUSING_S = 5.0
 _FAILURES = frozenset({OutcomeStatus.ERROR, OutcomeStatus.TIMEOUT})
+_BACKPRESSURE = OutcomeStatus.BACKPRESSURE
 
 
 class Timer(Protocol):
@@ -87,6 +90,7 @@ class CircuitBreakers:
         self._scheduler = scheduler
         self._now = now
         self._failures: dict[Worker, deque[tuple[float, int]]] = {}  # when, and how many requests had ended by then
+        self._refusals: dict[Worker, tuple[int, int]] = {}  # in a row, and how many requests had ended by the last
         self._open: dict[Worker, tuple[float, Timer]] = {}  # until when
         pool.subscribe(on_removed=self.forget)
 
@@ -109,8 +113,12 @@ class CircuitBreakers:
         trial = self.half_open.get(worker)
         if trial is not None:
             self._tried(worker, trial, attempt, status)
-        elif status in _FAILURES and worker not in self._open and self._pool.get(worker.url) is worker:
+        elif worker in self._open or self._pool.get(worker.url) is not worker:
+            return
+        elif status in _FAILURES:
             self._failed(worker)
+        elif status is _BACKPRESSURE:
+            self._refused(worker)
 
     def recovered(self, worker: Worker) -> None:
         """Health checks find a worker well that they had found dead: what it did before counts no more."""
@@ -128,6 +136,7 @@ class CircuitBreakers:
     def forget(self, worker: Worker) -> None:
         """A worker left."""
         self._failures.pop(worker, None)
+        self._refusals.pop(worker, None)
         self.half_open.pop(worker, None)
         self.transitions.pop(worker.url, None)
         if worker in self._open:
@@ -162,7 +171,20 @@ class CircuitBreakers:
                 len(failures),
                 ended,
             )
-            self._open_circuit(worker, Circuit.CLOSED)
+            self._open_circuit(worker, Circuit.CLOSED, rules.open_s)
+
+    def _refused(self, worker: Worker) -> None:
+        rules, ended = self._rules, worker.requests_processed
+        if not rules.is_on:
+            return
+        count, ended_before = self._refusals.get(worker, (0, 0))
+        count = count + 1 if ended == ended_before + 1 else 1
+        self._refusals[worker] = count, ended
+        if count >= rules.failure_threshold and not worker.decode_tokens:
+            open_s = min(_REFUSING_S, rules.open_s)
+            message = "worker %s: circuit opened for %g s, it refused its last %d requests with nothing to be full of"
+            _log.warning(message, worker.url, open_s, count)
+            self._open_circuit(worker, Circuit.CLOSED, open_s)
 
     def _tried(self, worker: Worker, trial: _Trial, attempt: object, status: OutcomeStatus) -> None:
         if trial.attempt is not attempt:
@@ -171,7 +193,7 @@ class CircuitBreakers:
         if status in _FAILURES:
             _log.warning("worker %s: circuit opened again, the request let through failed", worker.url)
             del self.half_open[worker]
-            self._open_circuit(worker, Circuit.HALF_OPEN)
+            self._open_circuit(worker, Circuit.HALF_OPEN, self._rules.open_s)
             return
         if status is OutcomeStatus.SUCCESS:
             trial.successes += 1
@@ -182,9 +204,9 @@ class CircuitBreakers:
         else:
             self._pool.set_circuit(worker, Circuit.HALF_OPEN)
 
-    def _open_circuit(self, worker: Worker, before: Circuit) -> None:
+    def _open_circuit(self, worker: Worker, before: Circuit, open_s: float) -> None:
         self._failures.pop(worker, None)
-        open_s = self._rules.open_s
+        self._refusals.pop(worker, None)
         timer = self._scheduler.call_later(open_s, lambda: self._half_open(worker))
         self._open[worker] = self._now() + open_s, timer
         self._go(worker, before, Circuit.OPEN)

@@ -61,9 +61,22 @@ async def test_a_worker_that_fails_while_its_checks_pass_gets_nothing_more(simul
             assert [worker["circuit"] for worker in facts] == ["open", "closed"]
 
 
-@pytest.mark.parametrize("status", [400, 404, 429, 503])
-async def test_neither_the_clients_errors_nor_a_full_worker_open_it(simulated_engine, status):
+@pytest.mark.parametrize("status", [400, 404])
+async def test_the_clients_errors_do_not_open_it(simulated_engine, status):
     async with simulated_engine(status=status) as engine, running_router([engine], breaker=LONG) as router:
+        await fail(router, 10)
+        assert circuit(router) is Circuit.CLOSED
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_worker_that_is_full_does_not_open_it(simulated_engine, status):
+    async with (
+        simulated_engine(token_interval_s=0.05) as engine,
+        running_router([engine], breaker=LONG) as router,
+        router.post(body=chat(stream=True, max_tokens=3000)) as running,
+    ):
+        await running.content.readany()
+        engine.status = status
         await fail(router, 10)
         assert circuit(router) is Circuit.CLOSED
 
@@ -166,3 +179,18 @@ async def test_legs_of_a_client_that_left_open_nothing():
                 client.hang_up()
         await until(router.is_settled)
         assert {worker.circuit for worker in router.server.pool.workers} == {Circuit.CLOSED}
+
+
+async def test_a_worker_that_refuses_everything_at_once_does_not_draw_the_traffic_to_it(simulated_engines):
+    async with (
+        simulated_engines(2) as engines,
+        running_router(engines, policy="least_loaded", breaker={"failure_threshold": 3, "open_s": 3600}) as router,
+    ):
+        engines[0].status = 503
+        for _ in range(20):
+            async with router.post() as response:
+                await response.read()
+        assert circuit(router) is Circuit.OPEN
+        assert engines[0].accepted == 3
+        for _ in range(5):
+            await router.ask()

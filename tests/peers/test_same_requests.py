@@ -1,10 +1,10 @@
-"""The same command line and the same requests through sglang-router 0.3.2 and through this router.
+"""The same command line and the same requests through sglang-router 0.3.2, vllm-router 0.1.17 and this router.
 
 Workers must be sent equivalent requests. Where they differ, ours is what the client sent, byte for byte:
 
-- sglang-router adds its defaults to chat and generate bodies (`ADDED`);
-- it renames a chat's `max_tokens` to `max_completion_tokens`;
-- it drops fields it does not know from chat and generate bodies, messages and sampling parameters (`x_unknown` here).
+- they add their defaults to chat and generate bodies (`ADDED`);
+- sglang-router renames a chat's `max_tokens` to `max_completion_tokens`;
+- they drop fields they do not know from chat and generate bodies, messages and sampling parameters (`x_unknown` here).
 """
 
 from __future__ import annotations
@@ -24,51 +24,45 @@ import pytest
 from .mixed_requests import UNKNOWN, Sent, mixed_requests
 from .recording_worker import Received, RecordingWorker
 
-PEER_PYTHON = Path(
-    os.environ.get("ROUTER_CORE_PEER_SGLANG", Path(__file__).parents[2] / ".cache/peers/sglang/bin/python")
-)
-PEER = (str(PEER_PYTHON), "-m", "sglang_router.launch_router")
-OURS = (sys.executable, "-m", "router_core", "launch")
+_ROOT = Path(__file__).parents[2] / ".cache/peers"
+SGLANG = Path(os.environ.get("ROUTER_CORE_PEER_SGLANG", _ROOT / "sglang/bin/python"))
+VLLM = Path(os.environ.get("ROUTER_CORE_PEER_VLLM", _ROOT / "vllm/bin/python"))
+LAUNCH = (sys.executable, "-m", "router_core", "launch")
+SERVE = (sys.executable, "-m", "router_core", "serve")
 SEED = 20
-ADDED = {
-    *(
-        "separate_reasoning",
+ADDED = frozenset(
+    {
+        *("background", "continue_final_message", "echo", "ignore_eos", "log_metrics", "logprobs", "model", "no_logs"),
+        *("max_completion_tokens", "no_stop_trim", "return_bytes", "return_entropy", "return_hidden_states", "stream"),
+        *("return_logprob", "return_text_in_logprobs", "separate_reasoning", "skip_special_tokens", "tool_choice"),
         "stream_reasoning",
-        "no_stop_trim",
-        "skip_special_tokens",
-        "ignore_eos",
-        "continue_final_message",
-    ),
-    *("logprobs", "return_hidden_states", "stream", "echo", "return_logprob", "log_metrics", "return_text_in_logprobs"),
-    *(
-        "background",
-        "log_metrics",
-        "model",
-        "no_logs",
-        "return_bytes",
-        "return_entropy",
-        "max_completion_tokens",
-        "tool_choice",
-    ),
-}
+    }
+)
 OF_THE_CONNECTION = {"host", "content-length", "accept", "accept-encoding", "connection", "transfer-encoding"}
+BY_ONE_ALONE = {"cookie"}
+"""Headers that vllm-router passes on and this router keeps to itself."""
 
-pytestmark = [
-    pytest.mark.peers,
-    pytest.mark.skipif(not PEER_PYTHON.exists(), reason="sglang-router is not there; `make peers` installs it"),
+pytestmark = pytest.mark.peers
+needs_sglang = pytest.mark.skipif(not SGLANG.exists(), reason="sglang-router is not there; `make peers` installs it")
+needs_vllm = pytest.mark.skipif(not VLLM.exists(), reason="vllm-router is not there; `make peers` installs it")
+PEERS = [
+    pytest.param((str(SGLANG), "-m", "sglang_router.launch_router"), LAUNCH, id="sglang", marks=needs_sglang),
+    pytest.param((str(VLLM), "-m", "vllm_router.launch_router"), SERVE, id="vllm", marks=needs_vllm),
 ]
 
 
-async def test_regular_workers_are_sent_equivalent_requests():
+@pytest.mark.parametrize(("peer", "command"), PEERS)
+async def test_regular_workers_are_sent_equivalent_requests(peer, command):
     requests = mixed_requests(200, seed=SEED)
     async with RecordingWorker() as worker:
         arguments = ("--worker-urls", worker.url, "--policy", "round_robin")
-        theirs = await through(PEER, arguments, requests, worker)
-        ours = await through(OURS, arguments, requests, worker)
+        theirs = await through(peer, arguments, requests, worker)
+        ours = await through(command, arguments, requests, worker)
     for sent in requests:
         assert_equivalent(sent, theirs[0][sent.id], ours[0][sent.id], beside=set())
 
 
+@needs_sglang
 async def test_both_workers_of_a_pair_are_sent_equivalent_requests():
     requests = mixed_requests(60, seed=SEED, paths=("/v1/chat/completions", "/generate"))
     rooms = {"bootstrap_host", "bootstrap_port", "bootstrap_room"}
@@ -83,8 +77,8 @@ async def test_both_workers_of_a_pair_are_sent_equivalent_requests():
             "--policy",
             "random",
         )
-        theirs = await through(PEER, arguments, requests, prefill, decode)
-        ours = await through(OURS, arguments, requests, prefill, decode)
+        theirs = await through((str(SGLANG), "-m", "sglang_router.launch_router"), arguments, requests, prefill, decode)
+        ours = await through(LAUNCH, arguments, requests, prefill, decode)
     for sent in requests:
         for leg in (0, 1):
             assert_equivalent(sent, theirs[leg][sent.id], ours[leg][sent.id], beside=rooms)
@@ -112,7 +106,7 @@ def assert_equivalent(sent: Sent, theirs: Received, ours: Received, *, beside: s
     assert {path.split(".")[-1] for path in dropped} <= {UNKNOWN}, dropped
     assert {path.split(".")[-1] for path in changed} <= beside, changed
     kept = [
-        {name: value for name, value in each.headers.items() if name not in OF_THE_CONNECTION}
+        {name: value for name, value in each.headers.items() if name not in OF_THE_CONNECTION | BY_ONE_ALONE}
         for each in (theirs, ours)
     ]
     assert kept[1] == kept[0]
@@ -170,7 +164,7 @@ async def running(command: tuple[str, ...], arguments: tuple[str, ...]) -> Async
     url = f"http://127.0.0.1:{ports[0]}"
     try:
         async with asyncio.timeout(30), aiohttp.ClientSession() as session:
-            while not await _is_ready(session, url):  # noqa: ASYNC110  # another process's state
+            while not await _is_ready(session, url + ("/health" if "vllm_router" in command[2] else "/readiness")):  # noqa: ASYNC110  # another process's state
                 await asyncio.sleep(0.05)
         yield url
     finally:
@@ -180,7 +174,7 @@ async def running(command: tuple[str, ...], arguments: tuple[str, ...]) -> Async
 
 async def _is_ready(session: aiohttp.ClientSession, url: str) -> bool:
     try:
-        async with session.get(url + "/readiness") as answer:
+        async with session.get(url) as answer:
             return answer.status == 200
     except aiohttp.ClientError:
         return False

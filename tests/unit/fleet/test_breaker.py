@@ -12,6 +12,7 @@ from router_core.fleet.pool import WorkerPool
 from router_core.testing.builders import make_request
 
 SUCCESS, ERROR, TIMEOUT = OutcomeStatus.SUCCESS, OutcomeStatus.ERROR, OutcomeStatus.TIMEOUT
+BACKPRESSURE = OutcomeStatus.BACKPRESSURE
 SAYS_NOTHING = (OutcomeStatus.CLIENT_ERROR, OutcomeStatus.BACKPRESSURE, OutcomeStatus.CANCELLED)
 
 
@@ -56,9 +57,11 @@ class Fleet:
         )
         self._ledger = Ledger()
 
-    def begin(self):
+    def begin(self, *, has_begun=False):
         """Place a request; returns what ends it."""
-        lease = self._ledger.reserve(self.worker, make_request())
+        lease = self._ledger.reserve(self.worker, make_request(input_tokens=10))
+        if has_begun:
+            lease.first_token()
         attempt = object()
         self.breakers.placed(self.worker, attempt)
 
@@ -100,11 +103,35 @@ def test_failures_in_a_row_open_the_circuit_at_the_threshold(failure):
     assert fleet.breakers.transitions == {"http://a": {(Circuit.CLOSED, Circuit.OPEN): 1}}
 
 
-@pytest.mark.parametrize("status", SAYS_NOTHING)
+@pytest.mark.parametrize("status", [OutcomeStatus.CLIENT_ERROR, OutcomeStatus.CANCELLED])
 def test_what_is_not_the_workers_fault_never_opens_it(status):
     fleet = Fleet(failure_threshold=2)
     fleet.serve(*[status] * 100)
     assert fleet.circuit is Circuit.CLOSED
+
+
+def test_a_worker_that_only_refuses_with_nothing_running_is_left_alone_for_a_little_while():
+    fleet = Fleet(failure_threshold=3, open_s=60)
+    fleet.serve(BACKPRESSURE, BACKPRESSURE)
+    assert fleet.is_candidate
+    fleet.serve(BACKPRESSURE)
+    assert fleet.circuit is Circuit.OPEN
+    fleet.scheduler.pass_time(5)
+    assert fleet.circuit is Circuit.HALF_OPEN
+
+
+def test_a_worker_that_refuses_because_it_is_full_stays_a_candidate():
+    fleet = Fleet(failure_threshold=3)
+    running = fleet.begin(has_begun=True)
+    fleet.serve(*[BACKPRESSURE] * 20)
+    assert fleet.is_candidate
+    running(SUCCESS)
+
+
+def test_a_worker_that_serves_now_and_then_between_refusals_stays_a_candidate():
+    fleet = Fleet(failure_threshold=3)
+    fleet.serve(*[BACKPRESSURE, BACKPRESSURE, SUCCESS] * 20)
+    assert fleet.is_candidate
 
 
 def test_failures_outside_the_window_do_not_add_up():
