@@ -90,8 +90,12 @@ async def test_an_answer_that_is_not_finished_within_the_grace_is_aborted(relay,
         assert not router.server.connections
         assert router.endings == [Ending.CLIENT_GONE]
         await worker.wait_closed()
-        with pytest.raises(ConnectionResetError):  # never a clean end
-            await client.rest()
+        # Never a clean end: the last chunk is missing, or what ends by being closed is reset.
+        if sent.startswith(STREAM):
+            assert await client.rest() == b"\r\n"
+        else:
+            with pytest.raises(ConnectionResetError):
+                await client.rest()
 
 
 @pytest.mark.parametrize("request_", [GET, GET[:10], b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab"])

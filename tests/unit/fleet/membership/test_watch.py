@@ -141,4 +141,4 @@ async def test_a_refusal_ends_it_only_before_the_first_list():
 async def test_the_same_trouble_is_logged_once(caplog: pytest.LogCaptureFixture):
     down = WatchBrokenError("down")
     await Script(down, down, down, WatchBrokenError("other"), down, Listing({}, "1"), [60.0]).play()
-    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    assert [record.levelname for record in caplog.records if record.levelname != "INFO"] == ["WARNING"] * 3
