@@ -195,7 +195,7 @@ async def test_one_worker_of_each_role_generates():
         answering("/health_generate", 200) as first,
         answering("/health_generate", 200) as spare,
         answering("/health_generate", 200) as decode,
-        running_router([first, spare]) as router,
+        running_router([first, spare], models=[{"name": "paired", "pd": {"enabled": True}}]) as router,
     ):
         status, facts, _ = await call(router, "GET", "/health_generate")
         assert status == 200

@@ -160,10 +160,11 @@ async def test_a_worker_whose_role_an_administrator_changed_leaves_when_the_sour
     path = tmp_path / "workers.json"
     async with simulated_engine() as engine:
         listing(path, engine)
-        async with running_router([], membership=[file_source(path)]) as router:
+        pairs = [{"name": "paired", "pd": {"enabled": True}}]
+        async with running_router([], membership=[file_source(path)], models=pairs) as router:
             await until(lambda: candidates(router) == [engine.url], "the worker")
-            body = {"worker_type": "decode"}
-            await call(router, "PATCH", f"/workers/{quote(engine.url, safe='')}", body)
+            body = {"worker_type": "decode", "models": ["paired"]}
+            assert (await call(router, "PATCH", f"/workers/{quote(engine.url, safe='')}", body))[0] == 202
             listing(path)
             await until(lambda: not router.server.pool.workers, "nobody")
 
