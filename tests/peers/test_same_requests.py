@@ -25,8 +25,8 @@ from .mixed_requests import UNKNOWN, Sent, mixed_requests
 from .recording_worker import Received, RecordingWorker
 
 _ROOT = Path(__file__).parents[2] / ".cache/peers"
-SGLANG = Path(os.environ.get("ROUTER_CORE_PEER_SGLANG", _ROOT / "sglang/bin/python"))
-VLLM = Path(os.environ.get("ROUTER_CORE_PEER_VLLM", _ROOT / "vllm/bin/python"))
+SGLANG = Path(os.environ.get("PEER_SGLANG_PYTHON", _ROOT / "sglang/bin/python"))
+VLLM = Path(os.environ.get("PEER_VLLM_PYTHON", _ROOT / "vllm/bin/python"))
 LAUNCH = (sys.executable, "-m", "router_core", "launch")
 SERVE = (sys.executable, "-m", "router_core", "serve")
 SEED = 20
@@ -35,7 +35,7 @@ ADDED = frozenset(
         *("background", "continue_final_message", "echo", "ignore_eos", "log_metrics", "logprobs", "model", "no_logs"),
         *("max_completion_tokens", "no_stop_trim", "return_bytes", "return_entropy", "return_hidden_states", "stream"),
         *("return_logprob", "return_text_in_logprobs", "separate_reasoning", "skip_special_tokens", "tool_choice"),
-        "stream_reasoning",
+        *("include_reasoning", "stream_reasoning"),
     }
 )
 OF_THE_CONNECTION = {"host", "content-length", "accept", "accept-encoding", "connection", "transfer-encoding"}

@@ -12,7 +12,7 @@ from typing import Any
 from router_core.engine_model.timing import H100_8B
 from router_core.simulate import Contender, FleetPlan, Scenario, Trace, read_trace, synthetic
 
-TRACES_VARIABLE = "ROUTER_CORE_TRACES"
+TRACES_VARIABLE = "LLM_TRACES"
 """Names the folder in which the public traces lie, converted."""
 
 SEEDS = 3

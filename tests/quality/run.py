@@ -1,7 +1,7 @@
 """Compares all policies on a fixed matrix of traces and fleets, and writes docs/explanation/routing-quality.md.
 
     make quality                                            # with the synthetic workloads only
-    ROUTER_CORE_TRACES=~/traces make quality                # with the public traces too
+    LLM_TRACES=~/traces make quality                # with the public traces too
     .venv/bin/python tests/quality/run.py --again short-4-95
 
 A result is kept in .quality/ until the code that made it changes, so a second run is quick.

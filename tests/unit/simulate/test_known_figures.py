@@ -1,4 +1,4 @@
-"""Figures measured elsewhere on public traces come out again; needs the traces, named by ROUTER_CORE_TRACES."""
+"""Figures measured elsewhere on public traces come out again; needs the traces, named by LLM_TRACES."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from router_core.simulate import FleetPlan, Scenario, read_trace, simulate, summarise
 
-TRACES = os.environ.get("ROUTER_CORE_TRACES")
+TRACES = os.environ.get("LLM_TRACES")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not TRACES, reason="ROUTER_CORE_TRACES names no folder with traces"),
+    pytest.mark.skipif(not TRACES, reason="LLM_TRACES names no folder with traces"),
 ]
 
 
