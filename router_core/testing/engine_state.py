@@ -94,6 +94,7 @@ class EngineState:
         role: Which leg it serves; given together with `pd`.
         connector: How vLLM moves KV caches: `nixl`, `nixl-push`, `mooncake` or `p2p`.
         bootstrap_port: Port of its bootstrap server (SGLang, Mooncake) or side channel; 0 for a free one.
+        transfer_s: How long a KV cache takes from one engine to the other.
         transfer_timeout_s: How long a prefill engine keeps a KV cache, and a decode engine waits for one.
         recomputes: Whether a vLLM decode engine does the prefill itself when it is given no `kv_transfer_params`.
     """
@@ -128,6 +129,7 @@ class EngineState:
     role: Literal["prefill", "decode"] | None = None
     connector: Literal["nixl", "nixl-push", "mooncake", "p2p"] = "nixl"
     bootstrap_port: int = 0
+    transfer_s: float = 0.0
     transfer_timeout_s: float = 30.0
     recomputes: bool = False
 

@@ -32,6 +32,7 @@ class TransferCounts(Protocol):
     """What an engine counts of its transfers."""
 
     transfer_timeout_s: float
+    transfer_s: float
     transfers: int
     stranded: int
     held: int
@@ -150,6 +151,10 @@ class TransferTable:
             for name, value in claims.items():
                 if transfer.facts.get(name) != value:
                     raise RefusedLegError(f"{key}: {name} is {transfer.facts.get(name)!r}, not {value!r}")
+            if self._counts.transfer_s:
+                await asyncio.sleep(self._counts.transfer_s)
+                if transfer.state != "ready":
+                    self._refuse_ended(key, transfer.state)
         finally:
             transfer.is_claimed = False
             if transfer.state == "expected":

@@ -1,31 +1,37 @@
-"""Clients that hang up and workers that die at any moment strand no KV cache, leak no load, miss no completion.
+"""Clients that hang up and workers that die at any moment, while transfers take their time.
 
-A worker that dies takes its transfers with it, which no router can help: those are counted apart. Where only clients
-hang up, nothing at all may be stranded.
+No load is left, no completion missed, and every client that stays gets the right answer or a clear error.
+
+Where only clients hang up, nothing at all may be stranded. A worker that dies takes its transfers with it, and what was
+computed for a decode worker that died stays with vLLM's prefill worker until that gives it up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
+import re
 from collections import Counter
 
 import pytest
 
 from router_core.api import Leg, OutcomeStatus
+from router_core.testing.engine_request import expected_text
 from router_core.testing.simulated_engine import SimulatedEngine
 
 from .pd_support import assert_nothing_is_left, running_pair_router, turns
 from .support import RawClient, chat, request_bytes, until
 
 AT_ONCE = 40
+TOKENS = 6
 FULL = pytest.param(2000, id="full", marks=[pytest.mark.load, pytest.mark.async_timeout(600)])
 PROTOCOLS = [("sglang", "nixl"), ("vllm", "nixl"), ("vllm", "nixl-push"), ("vllm", "mooncake"), ("vllm", "p2p")]
 
 
 def engine(role, number, protocol, connector):
-    knobs = {"pd": protocol, "connector": connector, "tokens": 6, "transfer_timeout_s": 60.0}
+    knobs = {"pd": protocol, "connector": connector, "tokens": TOKENS, "transfer_timeout_s": 60.0, "transfer_s": 0.02}
     return SimulatedEngine(name=f"{role}{number}", role=role, **knobs)
 
 
@@ -56,11 +62,35 @@ async def visit(url, chance, *, may_merge):
                 for _ in range(chance.randrange(5)):
                     await client.read_until(b"\n\n")
             if stop == "nowhere":
-                rest = await client.read_rest()
-                return rest[9:12].decode()
+                return judge(await client.read_rest(), body, path)
         if chance.random() < 0.5:
             client.hang_up()
     return stop
+
+
+def judge(answer, body, path):
+    """Return `right` for a whole answer, else the error the client was told, or `broken off` if it can see that."""
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    status = head[9:12].decode()
+    is_chunked = b"chunked" in head.lower()
+    if is_chunked:
+        is_whole, rest = rest.endswith(b"0\r\n\r\n"), re.sub(rb"(?:^|\r\n)[0-9a-f]+\r\n", b"", rest)
+    else:
+        is_whole = len(rest) == int(re.search(rb"content-length: *(\d+)", head.lower())[1])
+    if not is_whole:
+        return "broken off"
+    if status != "200":
+        assert json.loads(rest)["error"]["message"]
+        return status
+    if not body.get("stream"):
+        document = json.loads(rest)
+        items = document if isinstance(document, list) else [document]
+        for choice, item in enumerate(items):
+            text = item["text"] if "text" in item else item["choices"][0]["message"]["content"]
+            assert text == expected_text(body, path=path, tokens=TOKENS, choice=choice)
+        return "right"
+    assert b"data: [DONE]" in rest, rest
+    return "error event" if b'"error"' in rest else "right"
 
 
 async def send_all(url, requests, seed, *, may_merge):
@@ -100,19 +130,19 @@ async def test_a_third_of_the_clients_hanging_up_strands_nothing(protocol, conne
             )
         )
         stops = await send_all(router.url, requests, 20, may_merge=protocol == "sglang")
-        assert requests / 4 < requests - stops["200"] < requests / 2
+        assert requests / 4 < requests - stops["right"] < requests / 2
         await until(router.is_settled, "no load")
         await assert_nothing_is_left(*engines)
         check_completions(router)
         statuses = Counter((outcome.leg, outcome.status) for _, _, outcome in router.record.completed)
         assert {status for _, status in statuses} <= {OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED}
-        assert statuses[Leg.DECODE, OutcomeStatus.SUCCESS] >= stops["200"]
+        assert statuses[Leg.DECODE, OutcomeStatus.SUCCESS] >= stops["right"]
         assert await router.ask()  # and the router serves on
 
 
 @pytest.mark.parametrize("requests", [pytest.param(240, id="small"), FULL])
 @pytest.mark.parametrize(("protocol", "connector"), PROTOCOLS)
-async def test_workers_that_die_leave_no_load_and_miss_no_completion(protocol, connector, requests):
+async def test_workers_that_die_leave_no_load_and_no_client_without_an_answer(protocol, connector, requests):
     engines = [engine(role, number, protocol, connector) for role in ("prefill", "decode") for number in range(3)]
     options = {"linger_s": 1.0}
     options |= {"connector": connector.removesuffix("-push")} if protocol == "vllm" else {}
@@ -144,8 +174,16 @@ async def test_workers_that_die_leave_no_load_and_miss_no_completion(protocol, c
             await asyncio.gather(reaper, return_exceptions=True)
         await until(router.is_settled, "no load")
         check_completions(router)
-        answers = {stop: count for stop, count in stops.items() if stop.isdigit()}
-        assert set(answers) <= {"200", "400", "500", "502", "503"}
-        assert answers["200"] > requests / 3
+        # What vLLM's prefill engine holds for a decode engine that died is its to give up, by its own timeout.
+        orphaned = sum(
+            outcome.leg is Leg.DECODE and outcome.status is OutcomeStatus.ERROR
+            for _, _, outcome in router.record.completed
+        )
+        for survivor in engines[1:3]:
+            await survivor.wait_idle()
+            counts = survivor.counters()
+            assert counts["refused"] == 0
+            assert counts["stranded"] + counts["held"] <= (0 if protocol == "sglang" else orphaned)
+        assert stops["right"] > requests / 3
         statuses = {outcome.status for _, _, outcome in router.record.completed}
         assert statuses >= {OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED, OutcomeStatus.ERROR}
