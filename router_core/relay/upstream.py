@@ -199,12 +199,13 @@ class Connecting:
 class Upstream(asyncio.Protocol):
     """One connection to a worker, serving one exchange at a time."""
 
-    __slots__ = ("_origin", "_transport", "_exchange", "_is_paused", "idle_since")
+    __slots__ = ("_origin", "_transport", "_exchange", "_has_ended", "_is_paused", "idle_since")
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
         self._transport: asyncio.Transport
         self._exchange: Call | None = None
+        self._has_ended = False  # the worker said that it sends no more; over TLS, by its `close_notify`
         self._is_paused = False
         self.idle_since = 0.0
 
@@ -236,6 +237,9 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports are not asyncio's classes
+        if self._origin.tls is not None:
+            # While reading is paused the end is to stay unread, too: uvloop drops what it has not handed on by then.
+            transport.set_read_buffer_limits(1, 0)  # type: ignore[attr-defined]  # of TLS transports alone
 
     def data_received(self, data: bytes) -> None:
         """Pass an answer's bytes on; bytes nobody asked for end the connection."""
@@ -246,13 +250,19 @@ class Upstream(asyncio.Protocol):
             self._origin.forget(self)
             self._transport.abort()
 
+    def eof_received(self) -> None:
+        """Remember that the end was the worker's own: somebody on the way can end a TCP connection below TLS."""
+        self._has_ended = True
+
     def connection_lost(self, error: Exception | None) -> None:
         """Tell the exchange, or leave the idle ones."""
         exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.source_closed("" if error is None else str(error) or type(error).__name__)
-        else:
+        if exchange is None:
             self._origin.forget(self)
+        elif error is not None:
+            exchange.source_closed(str(error) or type(error).__name__)
+        else:
+            exchange.source_closed("" if self._has_ended else "closed without the close_notify that TLS ends with")
 
     # --- Source ---
 

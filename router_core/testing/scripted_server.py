@@ -10,6 +10,8 @@ async with ScriptedServer(script) as server:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 import ssl
 import struct
@@ -62,6 +64,11 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """End the TCP connection in good order, but not the TLS connection on it: it gets no `close_notify`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """Close with a TCP reset."""
 
@@ -71,7 +78,7 @@ class WaitForPeer:
     """Do nothing until the peer closes; what it still sends is recorded."""
 
 
-Action = Read | ReadBytes | Send | Pause | HalfClose | Close | Reset | WaitForPeer
+Action = Read | ReadBytes | Send | Pause | HalfClose | Close | Cut | Reset | WaitForPeer
 Script = Iterable[Action]
 
 
@@ -208,10 +215,15 @@ class ScriptedServer:
                 while data := await reader.read(_PIECE):
                     connection.received += data
                 connection.was_closed_by_peer = True
+            case Cut():
+                _cut(writer)
+                return True
             case Reset():
                 _reset(writer)
                 return True
             case Close():
+                if self._tls is not None:
+                    await _take_leave(writer)
                 return True
         return False
 
@@ -257,6 +269,24 @@ async def _read_request(connection: Connection, reader: asyncio.StreamReader) ->
 def _header(head: bytes, name: bytes) -> bytes:
     _, found, rest = head.partition(b"\r\n" + name + b":")
     return rest.partition(b"\r\n")[0].strip() if found else b""
+
+
+def _cut(writer: asyncio.StreamWriter) -> None:
+    # A socket of our own on the same connection: the transport's would take leave first.
+    with _second_socket(writer) as connection:
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+async def _take_leave(writer: asyncio.StreamWriter) -> None:
+    """Say `close_notify` and end the TCP connection, as most servers do; the transport would wait for an answer."""
+    with _second_socket(writer) as connection, contextlib.suppress(OSError):  # the peer may have closed it first
+        writer.close()
+        await asyncio.sleep(0)  # what was written leaves
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _second_socket(writer: asyncio.StreamWriter) -> socket.socket:
+    return socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno()))
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import logging
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +18,7 @@ from router_core.config import RouterConfig
 from router_core.contract.errors import StartupError
 from router_core.contract.request import OutcomeStatus
 from router_core.relay.tls import ServerTls, WorkerTls
-from router_core.testing.scripted_server import Pause, Read, ScriptedServer, Send, answer
+from router_core.testing.scripted_server import Action, Close, Cut, Pause, Read, Reset, ScriptedServer, Send, answer
 from router_core.testing.simulated_engine import SimulatedEngine
 
 from .certificates import Authority
@@ -314,6 +315,62 @@ async def test_a_tls_connection_is_kept_and_its_loss_noticed(authority: Authorit
         engine.cut_connections()
         await router.ask()
         assert engine.connections == connections + 1
+
+
+@pytest.mark.parametrize("end", [Close(), Cut(), Reset()], ids=["closed", "cut below TLS", "reset"])
+@pytest.mark.parametrize("status", [200, 400], ids=["answer", "error"])
+async def test_an_answer_that_ends_by_close_is_whole_only_if_tls_ended_too(authority: Authority, end, status: int):
+    seen = asyncio.Event()
+    begun = [Read(), Send(b"HTTP/1.1 %d Scripted\r\n\r\nhalf" % status), Pause(event=seen), end]
+    async with (
+        ScriptedServer(lambda index: begun if index > 1 else [Read(), HEALTHY], tls=authority.server()) as worker,
+        running_router([worker], worker_tls={"ca": str(authority.ca)}) as router,
+        await RawClient.connect(router.url) as client,
+    ):
+        await worker.wait_requests(2)  # for its health, for its models
+        client.send()
+        await client.read_until(b"half")
+        seen.set()
+        if isinstance(end, Close):
+            assert await client.reader.read() == b""
+        else:
+            with pytest.raises(ConnectionResetError):
+                await client.reader.read()
+        (outcome,) = await router.settled(1)
+        assert (outcome.status is OutcomeStatus.ERROR) is not isinstance(end, Close)
+
+
+async def test_a_slow_client_gets_the_whole_of_an_answer_whose_worker_has_left(authority: Authority):
+    last = b"y" * 100_000
+
+    def is_clogged() -> bool:
+        return any(connection._is_clogged for connection in router.server._relay.connections)
+
+    def flood() -> Iterator[Action]:
+        yield Read()
+        yield Send(b"HTTP/1.1 200 OK\r\n\r\n")
+        turns = 0  # of the loop, for which the router has been stuck; it never lags by much
+        while turns < 100:
+            turns = turns + 1 if is_clogged() else 0
+            if not turns:
+                yield Send(b"x" * 16384)
+            yield Pause()
+        yield Send(last)
+        yield Close()
+
+    async with (
+        ScriptedServer(lambda index: flood() if index > 1 else [Read(), HEALTHY], tls=authority.server()) as worker,
+        running_router([worker], worker_tls={"ca": str(authority.ca)}) as router,
+        await RawClient.connect(router.url, limit=65536) as slow,
+    ):
+        await worker.wait_requests(2)
+        slow.send()
+        await slow.read_head()
+        await worker.wait_closed(3)
+        for _ in range(3):
+            async with router.get("/health"):
+                pass
+        assert (await slow.read_rest()).endswith(last)
 
 
 # --- settings ---
