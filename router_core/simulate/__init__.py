@@ -10,6 +10,7 @@ A trace is what is replayed; a scenario says how fast, and before which fleet; a
 from router_core.simulate.comparison import Comparison, compare, simulate
 from router_core.simulate.contender import Contender
 from router_core.simulate.fleet_plan import EnginePlan, Failure, FleetPlan
+from router_core.simulate.plugin import Plugin
 from router_core.simulate.record import RequestRecord, RunRecord
 from router_core.simulate.saturation import saturation_rate
 from router_core.simulate.scenario import Scenario
@@ -24,6 +25,7 @@ __all__ = [
     "EnginePlan",
     "Failure",
     "FleetPlan",
+    "Plugin",
     "RequestRecord",
     "RunRecord",
     "Scenario",

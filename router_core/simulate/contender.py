@@ -1,24 +1,32 @@
-"""A policy that takes part in a simulation: its name, options and label, and how instances of it are made."""
+"""A policy that takes part in a simulation, with what the router may put around and beside it."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from router_core.contract.errors import StartupError
-from router_core.plugin_host.discovery import load_policy
-from router_core.plugin_host.options import build_policy
+from router_core.plugin_host.faults import FaultLimits
+from router_core.plugin_host.manager import PolicyManager
+from router_core.plugin_host.pair import PairManager
+from router_core.simulate.plugin import Plugin, split_outside_options
 
-YARDSTICKS: Mapping[str, str] = {
-    "oracle_greedy": "knows every engine's cache and queue and gives a request to whoever answers it first",
-    "oracle_pooled": "one queue and one cache for all engines, as if they were one: about the best there can be",
-}
+YARDSTICKS: Mapping[str, str] = MappingProxyType(
+    {
+        "oracle_greedy": "knows every engine's cache and queue and gives a request to whoever answers it first",
+        "oracle_pooled": "one queue and one cache for all engines, as if they were one: about the best there can be",
+    }
+)
 """Pseudo policies that no router could have, and what they do."""
+
+LIMITS = FaultLimits(quarantine_after=0, budget_s=float("inf"))
+"""Every fault is counted, none ends the policy's part: the figures say how often it failed."""
 
 _LABEL = re.compile(r"(?P<label>[\w.+-]+)=(?P<rest>.*)", re.DOTALL)
 
@@ -33,6 +41,9 @@ class Contender:
         label: What reports call it.
         make: Makes an instance; None to find the policy by its name. For tests of a policy that is not installed.
         app_dir: Where `module:Class` is looked up, None for `sys.path` as it is.
+        decode: Another policy for the decode side of prefill/decode pairs; None to have this one choose both.
+        wrappers: Plugins around the policy, outermost first; with `decode` around both.
+        observers: Plugins that are told of everything and choose nothing.
     """
 
     name: str
@@ -40,6 +51,9 @@ class Contender:
     label: str = ""
     make: Callable[[], object] | None = None
     app_dir: Path | None = None
+    decode: Plugin | None = None
+    wrappers: tuple[Plugin, ...] = ()
+    observers: tuple[Plugin, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.label:
@@ -50,46 +64,86 @@ class Contender:
         """Whether it is no policy but a measure for policies."""
         return self.make is None and self.name in YARDSTICKS
 
-    def build(self, *, needs_pair: bool = False) -> tuple[object, str]:
-        """Return a new instance and where it comes from.
+    def build(
+        self, *, has_pairs: bool = False, clock: Callable[[], float] = time.perf_counter
+    ) -> PolicyManager | PairManager:
+        """Return what the router would have: new instances behind a manager; no hook is called yet.
+
+        Args:
+            has_pairs: Whether prefill/decode pairs are chosen.
+            clock: Real seconds, to measure decisions by.
 
         Raises:
-            StartupError: It is not installed, breaks the contract, or its options do not fit.
+            StartupError: A plugin is not installed, breaks the contract, or its options do not fit.
         """
-        if self.make is not None:
-            return self.make(), "in-house"
-        loaded = load_policy(self.name, app_dir=self.app_dir)
-        where = f"policy {self.label}"
-        return build_policy(loaded, self.options, where=where, needs_pair=needs_pair), loaded.source
+        policy = Plugin(self.name, self.options, self.make, self.app_dir)
+        if self.decode is None:
+            return self._manager(policy, has_pairs=has_pairs, clock=clock, observers=self._observers())
+        if not has_pairs:
+            problem = f"policy {self.label}: a policy of its own for decode needs prefill and decode engines; add them"
+            raise StartupError([problem])
+        sides = [self._manager(side, has_pairs=False, clock=clock) for side in (policy, self.decode)]
+        return PairManager(*sides, observers=self._observers(), clock=clock)
+
+    def build_around(self, policy: object, clock: Callable[[], float]) -> PolicyManager:
+        """Return a manager for an instance that is there already: a yardstick's."""
+        observers = self._observers()
+        return PolicyManager(
+            policy, name=self.label, source="yardstick", limits=LIMITS, observers=observers, clock=clock
+        )
+
+    def _manager(
+        self,
+        policy: Plugin,
+        *,
+        has_pairs: bool,
+        clock: Callable[[], float],
+        observers: tuple[tuple[str, object], ...] = (),
+    ) -> PolicyManager:
+        built, source = policy.build("policy", f"policy {self.label}", needs_pair=has_pairs)
+        wrappers = [
+            (plugin.name, plugin.build("wrapper", f"policy {self.label}, wrapper {plugin.name}")[0])
+            for plugin in self.wrappers
+        ]
+        return PolicyManager(
+            built,
+            name=policy.name if self.decode is not None else self.label,
+            source=source,
+            wrappers=wrappers,
+            observers=observers,
+            limits=LIMITS,
+            needs_pair=has_pairs,
+            clock=clock,
+        )
+
+    def _observers(self) -> tuple[tuple[str, object], ...]:
+        built = ((plugin.name, plugin.build("observer", f"observer {plugin.name}")[0]) for plugin in self.observers)
+        return tuple(built)
 
     @classmethod
     def parse(cls, text: str, *, app_dir: Path | None = None) -> Contender:
-        """Read `[LABEL=]NAME[:{OPTION: VALUE, ...}]`, such as `tuned=cache_aware:{cache_threshold: 0.5}`.
+        """Read `[LABEL=][WRAPPER > ...]NAME[ + DECODE]`, such as `tuned=cache_aware:{cache_threshold: 0.5}`.
 
         Args:
-            text: What stands on the command line; the options are a YAML mapping.
+            text: What stands on the command line; each plugin may have options, a YAML mapping: `NAME:{OPTION: VALUE}`.
             app_dir: Where `module:Class` is looked up.
 
         Raises:
             StartupError: It cannot be read.
         """
-        label = ""
+        where = f"--policy {text}"
+        label, rest = "", text
         if match := _LABEL.fullmatch(text):
-            label, text = match["label"], match["rest"]
-        name, brace, rest = text.partition(":{")
-        options: object = {}
-        if brace:
-            try:
-                options = yaml.safe_load("{" + rest)
-            except yaml.YAMLError as error:
-                raise StartupError([_unreadable(text)]) from error
-        if not name or not isinstance(options, dict):
-            raise StartupError([_unreadable(text)])
-        name = name.strip().replace("-", "_") if ":" not in name else name.strip()
-        if name in YARDSTICKS and options:
-            raise StartupError([f"--policy {name}: a yardstick takes no options; remove them"])
-        return cls(name, options, label or text, app_dir=app_dir)
-
-
-def _unreadable(text: str) -> str:
-    return f"--policy {text}: cannot be read; write [LABEL=]NAME[:{{OPTION: VALUE, ...}}], in quotes"
+            label, rest = match["label"], match["rest"]
+        *around, sides = split_outside_options(rest, ">")
+        read = partial(Plugin.parse, where=where, app_dir=app_dir)
+        first, *others = map(read, split_outside_options(sides, "+"))
+        wrappers = tuple(map(read, around))
+        if len(others) > 1:
+            raise StartupError([f"{where}: there are two sides; write PREFILL + DECODE"])
+        for plugin in (first, *others):
+            if plugin.name in YARDSTICKS and (plugin.options or others or wrappers):
+                raise StartupError([f"{where}: a yardstick stands alone, without options; remove them"])
+        decode = others[0] if others else None
+        label = label or rest.strip()
+        return cls(first.name, first.options, label, app_dir=app_dir, decode=decode, wrappers=wrappers)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from router_core.contract.prefix import BLOCK_TOKENS, SHORT_BLOCK_TOKENS
 from router_core.contract.prefix import BYTES_PER_TOKEN as CHARS_PER_TOKEN
 from router_core.contract.request import Namespace
+from router_core.simulate.scenario import KeyField
 from router_core.simulate.trace import TraceRequest
 
 _MIX_PLACE = 0xC2B2AE3D27D4EB4F
@@ -57,6 +58,20 @@ class TracePrompt:
     def prefix(self) -> tuple[int, ...]:
         """As many as the text would have hashes, and equal where prefixes are equal."""
         return block_ids(self._request, self._block_tokens, self._number)
+
+
+def headers_of(request: TraceRequest, names: Iterable[str], keys: Mapping[str, KeyField]) -> dict[str, str]:
+    """Return the headers a request has among those named: the trace's own, else what clients put there by habit.
+
+    Args:
+        request: What the trace says.
+        names: The lower-case names that somebody needs.
+        keys: By header what it holds.
+    """
+    habits = {name: request.session if keys[name] == "session" else request.user for name in names if name in keys}
+    given = dict(request.headers)
+    found = {name: given.get(name, habits.get(name)) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def block_ids(request: TraceRequest, block_tokens: int, number: int) -> tuple[int, ...]:

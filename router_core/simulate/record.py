@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from router_core.contract.request import OutcomeStatus
+from router_core.contract.worker import WorkerRole
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ class RunRecord:
         policy: The label of the policy.
         seed: The run's seed.
         rate: Starts per second that were aimed at; in a closed loop, of sessions.
-        workers: Engines in the fleet.
+        roles: The role of each engine in the fleet.
         requests: In the order of their arrival.
         samples: The fleet from time to time.
         busy_s: Seconds each engine computed.
@@ -88,7 +89,7 @@ class RunRecord:
     policy: str
     seed: int
     rate: float
-    workers: int
+    roles: tuple[WorkerRole, ...]
     requests: list[RequestRecord] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     busy_s: list[float] = field(default_factory=list)
@@ -96,3 +97,8 @@ class RunRecord:
     decisions: int = 0
     decision_s: float = 0.0
     faults: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def workers(self) -> int:
+        """How many engines the fleet has."""
+        return len(self.roles)

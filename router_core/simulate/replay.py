@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from router_core.contract.request import OutcomeStatus, RoutingRequest
-from router_core.contract.worker import WorkerRole
-from router_core.engine_model.engine import Engine
-from router_core.engine_model.prefix_cache import PrefixCache
 from router_core.engine_model.sequence import Sequence as EngineSequence
+from router_core.plugin_host.manager import PolicyManager
+from router_core.plugin_host.pair import PairManager
 from router_core.simulate.arrivals import starting_times
 from router_core.simulate.contender import Contender
-from router_core.simulate.fleet_plan import Failure
-from router_core.simulate.prompt import TracePrompt
-from router_core.simulate.record import RequestRecord, RunRecord, Sample
-from router_core.simulate.router import Placement, Router
+from router_core.simulate.job import Job
+from router_core.simulate.prompt import TracePrompt, headers_of
+from router_core.simulate.record import RequestRecord, RunRecord
+from router_core.simulate.router import Router
 from router_core.simulate.scenario import Scenario
-from router_core.simulate.simulated_worker import SimulatedWorker
-from router_core.simulate.trace import TraceRequest
+from router_core.simulate.simulated_fleet import SimulatedFleet
 from router_core.simulate.virtual_time import VirtualTime
 from router_core.simulate.yardsticks import GreedyOracle, PooledOracle
 
@@ -28,23 +26,6 @@ Progress = Callable[[int, int], None]
 
 _SAMPLES = 200
 _PROGRESS_EVERY = 200
-
-
-class _Job:
-    """One request on its way."""
-
-    __slots__ = ("placement", "position", "prefill", "record", "request", "routed", "router", "session", "tries")
-
-    def __init__(self, session: Sequence[int], position: int, request: TraceRequest, record: RequestRecord) -> None:
-        self.session = session
-        self.position = position
-        self.request = request
-        self.record = record
-        self.router: Router
-        self.routed: RoutingRequest
-        self.placement: Placement | None = None
-        self.prefill: Placement | None = None
-        self.tries = 0
 
 
 class Replay:
@@ -75,28 +56,23 @@ class Replay:
         self._progress = progress
         self._time = VirtualTime()
         self._trace = scenario.trace
-        self._record = RunRecord(contender.label, seed, scenario.start_rate, len(scenario.fleet.engines))
+        roles = tuple(engine.role for engine in scenario.fleet.engines)
+        self._record = RunRecord(contender.label, seed, scenario.start_rate, roles)
         self._pairs = scenario.fleet.has_pairs
         self._left = len(self._trace.requests)
         self._seed = seed
-        is_pooled = contender.is_yardstick and contender.name == "oracle_pooled"
-        self._workers = self._build_workers(is_pooled=is_pooled)
-        self._is_pooled = is_pooled
-        roles = [engine.role for engine in scenario.fleet.engines]
-        self._routers = []
-        for number in range(scenario.routers):
-            policy, source = self._policy(contender)
-            self._routers.append(
-                Router(
-                    policy,
-                    name=contender.label,
-                    source=source,
-                    seed=f"{seed}/{number}",
-                    time=self._time,
-                    roles=roles,
-                    clock=clock,
-                )
-            )
+        self._fleet = SimulatedFleet(
+            scenario.fleet,
+            self._trace.block_tokens,
+            self._time,
+            is_pooled=contender.is_yardstick and contender.name == "oracle_pooled",
+            on_first_token=self._first_token,
+            on_complete=self._complete,
+        )
+        self._routers = [
+            Router(self._manager(contender, clock), seed=f"{seed}/{number}", time=self._time, roles=roles)
+            for number in range(scenario.routers)
+        ]
 
     def run(self) -> RunRecord:
         """Let it happen and return what became of it."""
@@ -108,19 +84,18 @@ class Replay:
         for session, start_s in zip(self._trace.sessions, starts, strict=True):
             turns = [numbers[id(request)] for request in session]
             virtual.at(start_s, self._arrive, turns, 0)
-        for failure in self._scenario.fleet.failures:
-            virtual.at(failure.at_s, self._fail, failure)
+        self._fleet.plan_failures(self._died, self._returned)
         if any("telemetry" in router.needs for router in self._routers):
             self._poll()
         sample_s = self._scenario.sample_s
-        self._sample_s = sample_s if sample_s is not None else max(1e-3, max(starts) / _SAMPLES)
-        self._sample()
+        self._fleet.sample_every(sample_s if sample_s is not None else max(1e-3, max(starts) / _SAMPLES))
         try:
             virtual.run()
         finally:
             for router in self._routers:
                 router.stop()
-        record.busy_s = [worker.busy_s for worker in self._workers]
+        record.samples = self._fleet.samples
+        record.busy_s = [worker.busy_s for worker in self._fleet.workers]
         record.ended_s = max((each.ended_s for each in record.requests), default=0.0)
         for router in self._routers:
             record.decisions += router.manager.decision_count
@@ -130,36 +105,12 @@ class Replay:
                 record.faults[key] = record.faults.get(key, 0) + count
         return record
 
-    # --- building ---
-
-    def _build_workers(self, *, is_pooled: bool) -> list[SimulatedWorker]:
-        engines = self._scenario.fleet.engines
-        block_tokens = self._trace.block_tokens
-        pools: dict[WorkerRole, tuple[PrefixCache, deque[EngineSequence]]] = {}
-        if is_pooled:
-            for role in {plan.role for plan in engines}:
-                tokens = sum(plan.constants.cache_tokens for plan in engines if plan.role is role)
-                pools[role] = PrefixCache(tokens // block_tokens, block_tokens), deque()
-        workers = []
-        for number, plan in enumerate(engines):
-            if is_pooled:
-                engine = Engine(plan.constants, *pools[plan.role])
-            else:
-                cache = PrefixCache(plan.constants.cache_tokens // block_tokens, block_tokens)
-                engine = Engine(plan.constants, cache)
-            workers.append(
-                SimulatedWorker(
-                    number, engine, self._time, on_first_token=self._first_token, on_complete=self._complete
-                )
-            )
-        return workers
-
-    def _policy(self, contender: Contender) -> tuple[object, str]:
+    def _manager(self, contender: Contender, clock: Callable[[], float]) -> PolicyManager | PairManager:
         if not contender.is_yardstick:
-            return contender.build(needs_pair=self._pairs)
-        if contender.name == "oracle_greedy":
-            return GreedyOracle(self._workers, self._trace), "yardstick"
-        return PooledOracle(self._workers), "yardstick"
+            return contender.build(has_pairs=self._pairs, clock=clock)
+        workers = self._fleet.workers
+        greedy = contender.name == "oracle_greedy"
+        return contender.build_around(GreedyOracle(workers, self._trace) if greedy else PooledOracle(workers), clock)
 
     # --- requests ---
 
@@ -168,15 +119,15 @@ class Replay:
         request = self._trace.requests[index]
         record = RequestRecord(index, self._time.now_s, request.prompt_tokens, request.output_tokens)
         self._record.requests.append(record)
-        job = _Job(session, position, request, record)
-        routers = self._routers
         turn = session[0] if self._scenario.split == "session" else index
-        job.router = routers[turn % len(routers)]
+        router = self._routers[turn % len(self._routers)]
+        names = router.needed_headers
+        headers: Mapping[str, str] = headers_of(request, names, self._scenario.headers) if names else {}
         prompt = TracePrompt(request, self._trace.block_tokens, index)
-        job.routed = RoutingRequest(f"request-{index}", prompt, needs=job.router.needs)
-        self._place(job)
+        routed = RoutingRequest(f"request-{index}", prompt, needs=router.needs, headers=headers)
+        self._place(Job(session, position, request, record, router=router, routed=routed))
 
-    def _place(self, job: _Job) -> None:
+    def _place(self, job: Job) -> None:
         job.tries += 1
         router, request, record = job.router, job.request, job.record
         if self._pairs:
@@ -195,20 +146,15 @@ class Replay:
         record.worker = job.placement.number
         self._submit(job, record.worker, output_tokens=request.output_tokens)
 
-    def _submit(self, job: _Job, number: int, *, output_tokens: int, is_received: bool = False) -> None:
+    def _submit(self, job: Job, number: int, *, output_tokens: int, is_received: bool = False) -> None:
         request = job.request
         blocks = self._trace.full_blocks(request)
         sequence = EngineSequence(request.prompt_tokens, blocks, output_tokens, is_received=is_received)
         sequence.owner = (job, sequence)
-        if not self._workers[number].is_up:  # it died while the KV cache was on its way
+        if not self._fleet.submit(number, sequence):  # it died while the KV cache was on its way
             self._lose(job)
-            return
-        self._workers[number].submit(sequence)
-        if self._is_pooled:
-            for worker in self._workers:
-                worker.look()
 
-    def _first_token(self, owner: tuple[_Job, EngineSequence]) -> None:
+    def _first_token(self, owner: tuple[Job, EngineSequence]) -> None:
         job, sequence = owner
         if job.prefill is not None and not sequence.is_received:
             job.record.cached_tokens = sequence.cached_tokens
@@ -220,7 +166,7 @@ class Replay:
         if job.placement is not None:
             job.placement.first_token()
 
-    def _complete(self, owner: tuple[_Job, EngineSequence]) -> None:
+    def _complete(self, owner: tuple[Job, EngineSequence]) -> None:
         job, sequence = owner
         request = job.request
         # 1. A prefill leg: its KV cache goes to the decode worker.
@@ -246,11 +192,11 @@ class Replay:
             )
         self._ended(job, OutcomeStatus.SUCCESS)
 
-    def _transferred(self, job: _Job, tries: int) -> None:
+    def _transferred(self, job: Job, tries: int) -> None:
         if job.tries == tries and job.placement is not None:
             self._submit(job, job.placement.number, output_tokens=job.request.output_tokens, is_received=True)
 
-    def _failed(self, job: _Job, status: OutcomeStatus) -> None:
+    def _failed(self, job: Job, status: OutcomeStatus) -> None:
         job.prefill = job.placement = None
         if job.tries <= self._scenario.retries:
             job.routed = job.routed.next_attempt()
@@ -258,7 +204,7 @@ class Replay:
         else:
             self._ended(job, status)
 
-    def _ended(self, job: _Job, status: OutcomeStatus) -> None:
+    def _ended(self, job: Job, status: OutcomeStatus) -> None:
         record = job.record
         record.status = status
         record.ended_s = self._time.now_s
@@ -281,44 +227,26 @@ class Replay:
 
     # --- the fleet ---
 
-    def _fail(self, failure: Failure) -> None:
-        worker = self._workers[failure.worker]
-        if not worker.is_up:
-            return
-        lost = worker.fail()
+    def _died(self, number: int, lost: list[Any]) -> None:  # Any: the sequences' owners
         for router in self._routers:
-            router.set_health(failure.worker, is_healthy=False)
-        if failure.back_after_s is not None:
-            self._time.at(self._time.now_s + failure.back_after_s, self._return, failure.worker)
+            router.set_health(number, is_healthy=False)
         for job, _ in lost:
             self._lose(job)
 
-    def _lose(self, job: _Job) -> None:
+    def _lose(self, job: Job) -> None:
         # The leg that broke is an error, the other one is cancelled.
         for placement in (job.prefill, job.placement):
             if placement is not None and not placement.is_over:
-                is_broken = not self._workers[placement.number].is_up
+                is_broken = not self._fleet.workers[placement.number].is_up
                 placement.complete(OutcomeStatus.ERROR if is_broken else OutcomeStatus.CANCELLED)
         self._failed(job, OutcomeStatus.ERROR)
 
-    def _return(self, number: int) -> None:
-        self._workers[number].is_up = True
+    def _returned(self, number: int) -> None:
         for router in self._routers:
             router.set_health(number, is_healthy=True)
 
     def _poll(self) -> None:
         for router in self._routers:
             if "telemetry" in router.needs:
-                router.poll(self._workers)
+                router.poll(self._fleet.workers)
         self._time.at(self._time.now_s + self._scenario.telemetry_s, self._poll)
-
-    def _sample(self) -> None:
-        engines = [worker.engine for worker in self._workers]
-        self._record.samples.append(
-            Sample(
-                self._time.now_s,
-                tuple(len(engine.waiting) for engine in engines),
-                tuple(engine.running for engine in engines),
-            )
-        )
-        self._time.at(self._time.now_s + self._sample_s, self._sample)

@@ -10,7 +10,7 @@ from router_core.simulate.comparison import Comparison
 from router_core.simulate.contender import YARDSTICKS
 from router_core.simulate.record import RunRecord
 from router_core.simulate.report_text import headline, is_best, shown
-from router_core.simulate.summary import FIGURES, Spread, Summary, counted
+from router_core.simulate.summary import FIGURES, Spread, Summary, counted, imbalance
 from router_core.simulate.svg import Line, plot
 
 COLOURS = 10
@@ -127,9 +127,9 @@ def _shares(runs: Sequence[RunRecord], values: Sequence[Sequence[float]]) -> lis
 def _uneven(run: RunRecord) -> list[tuple[float, float]]:
     points = []
     for sample in run.samples:
-        inside = [waiting + running for waiting, running in zip(sample.waiting, sample.running, strict=True)]
-        if total := sum(inside):
-            points.append((sample.at_s, max(inside) * len(inside) / total))
+        ratio = imbalance(sample, run.roles)
+        if ratio is not None:
+            points.append((sample.at_s, ratio))
     return points
 
 

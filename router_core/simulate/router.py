@@ -12,12 +12,12 @@ from router_core.contract.worker import EngineTelemetry, Worker, WorkerRole, ass
 from router_core.fleet.ledger import Lease, Ledger
 from router_core.fleet.pool import WorkerPool
 from router_core.plugin_host.context import LivePoolContext
-from router_core.plugin_host.faults import FaultLimits
 from router_core.plugin_host.manager import PolicyManager
+from router_core.plugin_host.pair import PairManager
 from router_core.simulate.simulated_worker import SimulatedWorker
 from router_core.simulate.virtual_time import VirtualTime
 
-_LIMITS = FaultLimits(quarantine_after=0, budget_s=float("inf"))
+_HEADER_NEED = "header:"
 
 
 class Placement:
@@ -71,42 +71,37 @@ class Placement:
 
 
 class Router:
-    """One router with a policy object and a ledger of its own; several may stand before the same engines.
+    """One router with plugins and a ledger of its own; several may stand before the same engines.
 
     Attributes:
-        manager: Its policy.
-        needs: What the policy needs of a request.
+        manager: Its policy, with what is around and beside it.
+        needs: What they need of a request.
+        needed_headers: The headers among that, by lower-case name.
         time: Its clock.
     """
 
     def __init__(
         self,
-        policy: object,
+        manager: PolicyManager | PairManager,
         *,
-        name: str,
-        source: str,
         seed: int | str,
         time: VirtualTime,
         roles: Sequence[WorkerRole],
-        clock: Callable[[], float],
     ) -> None:
-        """Start the policy and let the workers join.
+        """Start the plugins and let the workers join.
 
         Args:
-            policy: An instance of its own.
-            name: The policy's name.
-            source: Where it comes from, for messages.
-            seed: Of the policy's random source.
+            manager: Its policy, not started; no other router's.
+            seed: Of the plugins' random sources.
             time: The virtual clock.
             roles: The role of each worker, in order.
-            clock: Real seconds, to measure decisions by.
         """
         self.time = time
-        has_pairs = any(role is not WorkerRole.REGULAR for role in roles)
-        self.manager = PolicyManager(
-            policy, name=name, source=source, limits=_LIMITS, needs_pair=has_pairs, clock=clock
+        self.manager = manager
+        self.needs = manager.needs
+        self.needed_headers = tuple(
+            need.removeprefix(_HEADER_NEED) for need in sorted(self.needs) if need.startswith(_HEADER_NEED)
         )
-        self.needs = self.manager.needs
         self._ledger = Ledger()
         self._workers = tuple(Worker(f"http://worker-{number}", role=role) for number, role in enumerate(roles))
         self._numbers = {worker.url: number for number, worker in enumerate(self._workers)}
@@ -123,7 +118,7 @@ class Router:
             self._pool.add(worker)
 
     def stop(self) -> None:
-        """Stop the policy."""
+        """Stop the plugins."""
         _await(self.manager.stop)
 
     def place(self, request: RoutingRequest) -> Placement | None:
@@ -163,6 +158,7 @@ class Router:
 
     def _reserve(self, worker: Worker, request: RoutingRequest, leg: Leg) -> Placement:
         lease = self._ledger.reserve(worker, request, leg)
+        self.manager.in_flight += 1
         return Placement(self, lease, request, leg, self._numbers[worker.url])
 
 

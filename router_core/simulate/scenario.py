@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from router_core.simulate.fleet_plan import FleetPlan
 from router_core.simulate.trace import Trace
+
+KeyField = Literal["session", "user"]
+"""What of a trace may stand in a header."""
+
+_HEADERS: tuple[tuple[str, KeyField], ...] = (
+    ("x-session-id", "session"),
+    ("x-smg-routing-key", "session"),
+    ("x-user-id", "user"),
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,8 @@ class Scenario:
         split: Which router gets a request: any, or always the same one for a session.
         telemetry_s: Virtual seconds between two readings of the engines, for policies that need telemetry.
         retries: How often a client sends a request again that failed.
+        headers: What clients put in which header (lower-case name), unless the trace says it; for policies that need
+            headers.
         sample_s: Virtual seconds between two looks at the engines' queues; None for about 200 in a run.
     """
 
@@ -35,6 +47,7 @@ class Scenario:
     split: Literal["any", "session"] = "any"
     telemetry_s: float = 1.0
     retries: int = 0
+    headers: Mapping[str, KeyField] = field(default_factory=lambda: dict(_HEADERS))
     sample_s: float | None = None
 
     def __post_init__(self) -> None:

@@ -65,6 +65,8 @@ class SimulatedWorker:
 
     def look(self) -> None:
         """Somebody waits: begin, or end the present run of decode steps with the step that is being taken."""
+        if not self.is_up:  # as may be where engines share a queue
+            return
         run = self._run
         if run is None:
             self._begin()

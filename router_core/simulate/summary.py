@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from router_core.contract.request import OutcomeStatus
+from router_core.contract.worker import WorkerRole
 from router_core.simulate.record import RequestRecord, RunRecord, Sample
 
 
@@ -64,7 +65,7 @@ FIGURES = (
     Figure("output_rate", "output tokens", "1/s", False),
     Figure("goodput", "requests within the SLO", "share", False),
     Figure("goodput_rate", "requests within the SLO", "1/s", False),
-    Figure("imbalance", "busiest worker / mean", "", True),
+    Figure("imbalance", "busiest engine / mean", "", True),
     Figure("queue_mean", "waiting per engine", "", True),
     Figure("queue_max", "longest queue", "", True),
     Figure("utilisation", "time engines compute", "share", None),
@@ -159,7 +160,7 @@ def figures_of(record: RunRecord, *, slo: Slo, warm_up: float) -> dict[str, floa
         "output_rate": _ratio(sum(request.output_tokens for request in served), span_s),
         "goodput": _ratio(good, len(requests)),
         "goodput_rate": _ratio(good, span_s),
-        "imbalance": _imbalance(samples),
+        "imbalance": mean_imbalance(samples, record.roles),
         "queue_mean": _ratio(sum(sum(sample.waiting) for sample in samples), len(samples) * record.workers),
         "queue_max": max((max(sample.waiting) for sample in samples), default=0),
         "utilisation": _ratio(sum(record.busy_s), record.ended_s * record.workers),
@@ -167,6 +168,23 @@ def figures_of(record: RunRecord, *, slo: Slo, warm_up: float) -> dict[str, floa
         "failed": len(requests) - len(served),
     }
     return {figure.name: figures[figure.name] for figure in FIGURES}
+
+
+def imbalance(sample: Sample, roles: Sequence[WorkerRole]) -> float | None:
+    """Return how many times more the busiest engine has inside than the mean one, each compared with its own role.
+
+    Of two roles the less even one counts. None when there is nothing in any engine.
+    """
+    inside: dict[WorkerRole, list[int]] = {}
+    for role, waiting, running in zip(roles, sample.waiting, sample.running, strict=True):
+        inside.setdefault(role, []).append(waiting + running)
+    return max((max(each) * len(each) / sum(each) for each in inside.values() if any(each)), default=None)
+
+
+def mean_imbalance(samples: Sequence[Sample], roles: Sequence[WorkerRole]) -> float:
+    """Return the mean over time; 1 when there was never anything inside."""
+    ratios = [ratio for sample in samples if (ratio := imbalance(sample, roles)) is not None]
+    return _ratio(sum(ratios), len(ratios)) if ratios else 1.0
 
 
 def _distribution(name: str, values: list[float]) -> dict[str, float]:
@@ -177,16 +195,6 @@ def _distribution(name: str, values: list[float]) -> dict[str, float]:
         f"{name}_p90": percentile(values, 0.9),
         f"{name}_p99": percentile(values, 0.99),
     }
-
-
-def _imbalance(samples: Sequence[Sample]) -> float:
-    """Return how much more the busiest engine has inside than the mean one, on average over time."""
-    ratios = []
-    for sample in samples:
-        inside = [waiting + running for waiting, running in zip(sample.waiting, sample.running, strict=True)]
-        if total := sum(inside):
-            ratios.append(max(inside) * len(inside) / total)
-    return _ratio(sum(ratios), len(ratios)) if ratios else 1.0
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -21,6 +21,7 @@ class TraceRequest:
         session: Which conversation it belongs to, None for none.
         think_s: Seconds between the end of the session's turn before and this one; 0 for a first turn.
         user: Who sent it, None if unknown.
+        headers: Its headers that matter, each a lower-case name and a value.
     """
 
     at_s: float
@@ -30,6 +31,7 @@ class TraceRequest:
     session: str | None = None
     think_s: float = 0.0
     user: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

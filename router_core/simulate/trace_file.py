@@ -67,6 +67,8 @@ def write_trace(trace: Trace, path: Path) -> None:
                 row["think_ms"] = round(request.think_s * 1e3, 3)
             if request.user is not None:
                 row["user"] = request.user
+            if request.headers:
+                row["headers"] = dict(request.headers)
             file.write(orjson.dumps(row) + b"\n")
 
 
@@ -154,5 +156,12 @@ def _request(row: _Row, path: Path, number: int) -> tuple[TraceRequest, int]:
         session=None if session is None else str(session),
         think_s=figure("think_ms", least=0, default=0) / 1e3,
         user=None if user is None else str(user),
+        headers=_headers(row["headers"], path, number) if "headers" in row else (),
     )
     return request, int(figure("turn", least=0, default=0))
+
+
+def _headers(given: object, path: Path, number: int) -> tuple[tuple[str, str], ...]:
+    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+        raise StartupError([f"{path}:{number}: headers is no object of texts; mend the line"])
+    return tuple((name.lower(), value) for name, value in given.items())

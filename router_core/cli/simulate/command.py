@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from router_core.cli.progress import ProgressBar
-from router_core.cli.simulate.grammar import read_amount, read_engines, read_failure, read_workload
+from router_core.cli.simulate.grammar import read_amount, read_engines, read_failure, read_header, read_workload
 from router_core.contract.errors import StartupError
 from router_core.contract.worker import WorkerRole
 from router_core.engine_model.timing import PRESETS
@@ -18,6 +18,7 @@ from router_core.plugin_host.discovery import installed_policies
 from router_core.simulate.comparison import compare
 from router_core.simulate.contender import YARDSTICKS, Contender
 from router_core.simulate.fleet_plan import EnginePlan, FleetPlan
+from router_core.simulate.plugin import Plugin
 from router_core.simulate.report_html import html_report
 from router_core.simulate.report_json import json_report
 from router_core.simulate.report_text import text_report
@@ -51,6 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--load", type=float, metavar="SHARE", help="the rate as a share of what saturates the fleet, such as 0.8")
     add("--think-cap", type=float, default=30.0, metavar="SECONDS", help="longest pause in a session (default: 30)")
     add(
+        "--header",
+        action="append",
+        default=[],
+        metavar="NAME=session|user",
+        help="a header in which clients name session or user, for policies that read it "
+        "(x-session-id, x-smg-routing-key and x-user-id are there)",
+    )
+    add(
         "--jitter",
         type=float,
         default=1.0,
@@ -63,9 +72,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy",
         action="append",
         default=[],
-        metavar="[LABEL=]NAME[:{OPTION: VALUE, ...}]",
-        help="a policy; may be given several times, also for the yardsticks "
-        f"{' and '.join(YARDSTICKS)} (default: all installed ones and the yardsticks)",
+        metavar="[LABEL=][WRAPPER > ...]NAME[:{OPTION: VALUE, ...}][ + DECODE]",
+        help="a policy, with what wraps it before it, and another one for decode after it; may be given several "
+        f"times, also for the yardsticks {' and '.join(YARDSTICKS)} (default: all installed ones and the yardsticks)",
+    )
+    add(
+        "--observer",
+        action="append",
+        default=[],
+        metavar="NAME[:{OPTION: VALUE, ...}]",
+        help="an observer beside each policy; may be given several times",
     )
     add("--seeds", type=int, default=3, metavar="COUNT", help="runs of each policy (default: 3)")
     add(
@@ -137,7 +153,7 @@ def run(parsed: argparse.Namespace) -> int:
     fleet = _fleet(parsed)
     for contender in contenders:  # before minutes are spent on others
         if not contender.is_yardstick:
-            contender.build(needs_pair=fleet.has_pairs)
+            contender.build(has_pairs=fleet.has_pairs)
     scenario = Scenario(
         _trace(parsed),
         fleet,
@@ -149,6 +165,7 @@ def run(parsed: argparse.Namespace) -> int:
         telemetry_s=parsed.telemetry_interval,
         retries=parsed.retries,
     )
+    scenario = replace(scenario, headers={**scenario.headers, **dict(map(read_header, parsed.header))})
     if parsed.load is not None:
         scenario = replace(scenario, rate=parsed.load * _saturation(scenario))
     runs = len(contenders) * parsed.seeds
@@ -209,16 +226,23 @@ def _check_numbers(parsed: argparse.Namespace) -> None:
 
 
 def _contenders(parsed: argparse.Namespace) -> list[Contender]:
-    if not parsed.policy:
-        usable = [plugin for plugin in installed_policies().plugins if not plugin.problems]
-        names = {plugin.target: plugin.name for plugin in reversed(usable)}  # of several names for one class the first
-        return [Contender(name) for name in (*sorted(names.values()), *YARDSTICKS)]
-    contenders = [Contender.parse(text, app_dir=parsed.app_dir) for text in parsed.policy]
+    observers = tuple(
+        Plugin.parse(text, where=f"--observer {text}", app_dir=parsed.app_dir) for text in parsed.observer
+    )
+    contenders = [replace(contender, observers=observers) for contender in _chosen(parsed)]
     labels = [contender.label for contender in contenders]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise StartupError(f"--policy {label}: given twice; tell them apart, LABEL={label}" for label in twice)
     return contenders
+
+
+def _chosen(parsed: argparse.Namespace) -> list[Contender]:
+    if parsed.policy:
+        return [Contender.parse(text, app_dir=parsed.app_dir) for text in parsed.policy]
+    usable = [plugin for plugin in installed_policies().plugins if not plugin.problems]
+    names = {plugin.target: plugin.name for plugin in reversed(usable)}  # of several names for one class the first
+    return [Contender(name) for name in (*sorted(names.values()), *YARDSTICKS)]
 
 
 def _fleet(parsed: argparse.Namespace) -> FleetPlan:

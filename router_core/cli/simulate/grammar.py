@@ -13,11 +13,13 @@ from router_core.contract.errors import StartupError
 from router_core.contract.worker import WorkerRole
 from router_core.engine_model.timing import PRESETS, EngineConstants
 from router_core.simulate.fleet_plan import EnginePlan, Failure
+from router_core.simulate.scenario import KeyField
 from router_core.simulate.synthetic import synthetic
 from router_core.simulate.trace import Trace
 
 _ENGINE = re.compile(r"(?:(?P<count>\d+)\s*[*x]\s*)?(?P<preset>\w+)")
 _FAILURE = re.compile(r"(?P<worker>\d+)@(?P<at>[\d.]+)(?:\+(?P<back>[\d.]+))?")
+_HEADER = re.compile(r"(?P<name>[A-Za-z0-9!#$%&'*+.^_`|~-]+)=(?P<key>session|user)")
 _AMOUNT = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kKmM]?)")
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
@@ -51,6 +53,14 @@ def read_workload(text: str) -> Trace:
     """Read `NAME[:{OPTION: VALUE, ...}]`, such as `sessions:{turns: 4}`."""
     name, options = split_options("--workload", text)
     return synthetic(name.replace("-", "_"), **options)
+
+
+def read_header(text: str) -> tuple[str, KeyField]:
+    """Read `NAME=session` or `NAME=user`."""
+    match = _HEADER.fullmatch(text)
+    if match is None:
+        raise StartupError([f"--header {text}: cannot be read; write NAME=session or NAME=user, such as x-tenant=user"])
+    return match["name"].lower(), "session" if match["key"] == "session" else "user"
 
 
 def read_amount(flag: str, text: str) -> int:

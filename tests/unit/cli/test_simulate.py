@@ -107,6 +107,11 @@ def test_a_policy_in_a_file_takes_part_and_its_faults_show(capsys, tmp_path):
         (["--workload", "bursts:{rate: 0}"], "rate"),
         (["none.jsonl"], "none.jsonl"),
         (["--html", "/nowhere/a.html"], "/nowhere is no folder"),
+        (["--policy", "random + random"], "prefill and decode engines"),
+        (["--policy", "nobody > random"], "wrapper nobody"),
+        (["--observer", "metrik"], "did you mean 'metrics'"),
+        (["--observer", "metrics:{"], "--observer metrics:{: cannot be read"),
+        (["--header", "x-tenant=tenant"], "--header x-tenant=tenant: cannot be read"),
     ],
 )
 def test_what_cannot_be_used_is_said_before_anything_runs(capsys, arguments, said):
@@ -145,3 +150,32 @@ def test_a_trace_is_converted(capsys, tmp_path):
 )
 def test_trace_says_what_it_cannot_use(capsys, arguments, said):
     assert said in problems(capsys, "trace", *arguments)
+
+
+WATCH = """
+from router_core.api import hookimpl
+class First:
+    @hookimpl(wrapper=True)
+    def select_single(self, workers):
+        yield
+        return workers[0]
+class Refuses:
+    needs = frozenset({"header:x-tenant"})
+    @hookimpl
+    def on_request_complete(self, request):
+        if request.headers.get("x-tenant"):
+            raise RuntimeError("seen")
+"""
+
+
+def test_wrappers_observers_headers_and_a_policy_for_each_side_take_part(capsys, tmp_path):
+    (tmp_path / "watch.py").write_text(WATCH)
+    trace = tmp_path / "t.jsonl"
+    row = {"timestamp": 0, "input_length": 900, "output_length": 20, "user": "u"}
+    trace.write_text("".join(json.dumps({**row, "timestamp": 100 * number}) + "\n" for number in range(8)))
+    plugins = ["--app-dir", str(tmp_path), "--policy", "a=watch:First > random + random", "--observer", "watch:Refuses"]
+    fleet = ["--prefill", "2*h100_8b", "--decode", "2*h100_8b", "--seeds", "1", "--jobs", "1", "--warm-up", "0"]
+    assert main(["simulate", str(trace), *plugins, *fleet, "--json", "--header", "X-Tenant=user"]) == 1
+    (policy,) = json.loads(capsys.readouterr().out)["policies"]
+    assert policy["faults"] == {"watch:Refuses: raised": 16}
+    assert policy["figures"]["imbalance"]["mean"] == 2  # the wrapper has the first of two on each side

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from router_core.contract.request import OutcomeStatus
+from router_core.contract.worker import WorkerRole
 from router_core.simulate import Contender, FleetPlan, Scenario, Slo, Spread, compare, summarise, synthetic
 from router_core.simulate.record import RequestRecord, RunRecord, Sample
 from router_core.simulate.report_html import html_report
@@ -16,9 +17,11 @@ from router_core.simulate.report_json import json_report
 from router_core.simulate.report_text import text_report
 from router_core.simulate.saturation import cached_saturation_rate, saturation_rate
 
+ROLES = (WorkerRole.REGULAR,) * 2
+
 
 def run_of(*rows):
-    record = RunRecord("p", 0, 1.0, 2, busy_s=[4.0, 6.0], ended_s=10.0, decisions=4, decision_s=1e-3)
+    record = RunRecord("p", 0, 1.0, ROLES, busy_s=[4.0, 6.0], ended_s=10.0, decisions=4, decision_s=1e-3)
     for index, (arrived_s, first_s, ended_s, tokens, cached) in enumerate(rows):
         record.requests.append(
             RequestRecord(index, arrived_s, tokens, 11, 0, -1, cached, first_s, ended_s, OutcomeStatus.SUCCESS)

@@ -86,3 +86,19 @@ def test_a_file_that_is_no_trace_is_an_error(tmp_path, content):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(StartupError, match="No such file"):
         read_trace(tmp_path / "none.jsonl")
+
+
+def test_headers_are_kept_by_lower_case_name(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"timestamp": 0, "input_length": 1, "output_length": 1, "headers": {"X-Tenant": "a"}}\n')
+    trace = read_trace(path)
+    assert trace.requests[0].headers == (("x-tenant", "a"),)
+    write_trace(trace, tmp_path / "again.jsonl")
+    assert read_trace(tmp_path / "again.jsonl").requests == trace.requests
+
+
+def test_headers_that_are_no_texts_are_an_error_with_file_and_line(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"timestamp": 0, "input_length": 1, "output_length": 1, "headers": {"x": 1}}\n')
+    with pytest.raises(StartupError, match=r"t.jsonl:1: headers"):
+        read_trace(path)
