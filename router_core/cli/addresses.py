@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
@@ -26,7 +28,9 @@ def listening(prefix: str, host: str, port: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        # asyncio puts a sentence of its own, with the address in it, before the system's
+        code = error.errno or 0
+        reason = os.strerror(code) if code in errno.errorcode else error.strerror or str(error)
         flags = f"--{prefix}port or --{prefix}host".replace("_", "-")
         sentence = (
             f"{prefix}host, {prefix}port: cannot listen on {host}, port {port}: {reason}; choose another with {flags}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     for field in iter_fields():
         if field.flag is None:
             continue
-        form = {"action": _Once} | _FORMS.get(field.flag, {"metavar": field.path.rpartition("_")[2].upper()})
+        last_word = re.split(r"[._]", field.path)[-1].upper()
+        form: dict[str, Any] = {"action": _Once} | _FORMS.get(field.flag, {"metavar": last_word})
         takes = f"{field.expects}; " if field.expects.startswith(("a whole number", "one of")) else ""
         default = "" if field.default in (None, [], {}, False) else f"default: {_plain(field.default)}; "
         text = f"{field.description.replace('`', '')} ({takes}{default}environment: {field.variable})"

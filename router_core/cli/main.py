@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from router_core.cli import arguments
 from router_core.contract.errors import StartupError
@@ -58,7 +58,7 @@ def _run(argv: list[str]) -> int:
     name = argv[0] if argv else ""
     if not name.startswith("-") and name not in _COMMANDS:
         raise StartupError([_unknown_command(name)])
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="router-core", description="Route LLM inference requests by plugin policies.", allow_abbrev=False
     )
     parser.add_argument("--version", action=_VersionAction)
@@ -85,6 +85,13 @@ def _unknown_command(name: str) -> str:
         return f"a command is missing; give one of {choices}, or --help"
     near = difflib.get_close_matches(name, _COMMANDS, n=1)
     return f"{name}: unknown command; " + (f"did you mean {near[0]!r}?" if near else f"give one of {choices}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in a sentence, as everything here, what argparse says under a screen of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise StartupError([f"{message.removeprefix('argument ')}; see {self.prog} --help"])
 
 
 class _VersionAction(argparse.Action):

@@ -76,9 +76,16 @@ def build_pd_protocol(settings: PoolSettings) -> PairProtocol:
     Raises:
         StartupError: It is not installed, or its options do not fit.
     """
-    loaded = load_policy(settings.pd.protocol, group=PD_PROTOCOL_GROUP, app_dir=settings.app_dir)
+    where = settings.place_of("pd")
+    try:
+        loaded = load_policy(settings.pd.protocol, group=PD_PROTOCOL_GROUP, app_dir=settings.app_dir)
+        protocol = build_protocol(loaded, settings.pd.options, where=where)
+    except StartupError as error:
+        raise StartupError(
+            problem if problem.startswith(where) else f"{where}.protocol: {problem}" for problem in error.problems
+        ) from error
     # A class that lacks a method of the protocol's fails at the first request; typing it is its author's business.
-    return cast("PairProtocol", build_protocol(loaded, settings.pd.options, where=settings.place_of("pd")))
+    return cast("PairProtocol", protocol)
 
 
 def _manager(

@@ -21,6 +21,7 @@ from router_core.cli.followers import build_followers
 from router_core.cli.gate import Gate
 from router_core.cli.limits import downstream_limits, upstream_limits
 from router_core.cli.plugins import build_sources
+from router_core.cli.problems import Problems
 from router_core.cli.reload import Reloading
 from router_core.cli.served_pool import build_pools
 from router_core.cli.static_workers import static_workers, worker_keys
@@ -82,13 +83,20 @@ class RouterServer:
             StartupError: With one sentence for each problem.
         """
         self.config = config
-        self.certificates = Certificates(config)
-        self.gate = Gate(config)
         self.registry = MetricsRegistry(compat=config.metrics_compat)
         self.pool = WorkerPool(DEFAULT_POOL)
+        problems = Problems()
+        with problems:
+            self.certificates = Certificates(config)
+        with problems:
+            self.gate = Gate(config)
+        with problems:
+            self.pools = build_pools(config, self.pool, self.registry)
+        with problems:
+            self._sources = build_sources(config)
+        problems.raise_any()
         self._keys = worker_keys(config)
         self.registrations = WorkerRegistry(self.pool, wall_clock=time.time, keys=self._keys)
-        self.pools = build_pools(config, self.pool, self.registry)
         self.reloading = Reloading(config, self.pools, self.registry, on_replaced=self._poll_if_needed)
         self.reloading.parts += [self._take_keys, _take_log_level]
         self.signals = SignalBoard()
@@ -99,7 +107,6 @@ class RouterServer:
             self.pool, parts, was_well=self._was_well, passes_unknown=config.unknown_models == "pass"
         )
         self._why_unused = partial(why_unused, parts)
-        self._sources = build_sources(config)
         self._started = contextlib.AsyncExitStack()
         self._address = ("", 0)
         self._metrics_address: tuple[str, int] | None = None

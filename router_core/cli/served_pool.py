@@ -10,8 +10,8 @@ from functools import partial
 from typing import TypeVar
 
 from router_core.cli.plugins import build_manager, build_pd_protocol
+from router_core.cli.problems import Problems
 from router_core.config import PoolSettings, RouterConfig, pools_of
-from router_core.contract.errors import StartupError
 from router_core.contract.worker import Worker
 from router_core.fleet.background import BackgroundTasks
 from router_core.fleet.partition import ModelPool
@@ -24,6 +24,7 @@ from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.traffic.dispatcher import Dispatcher
 from router_core.traffic.pd.pair_dispatcher import PairDispatcher
+from router_core.traffic.pd.protocol import PairProtocol
 from router_core.traffic.shared import SharedTraffic
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class ServedPool:
     """
 
     dispatcher: Dispatcher
+    _protocol: PairProtocol | None = None
 
     def __init__(self, settings: PoolSettings, members: WorkerPool, metrics: MetricsRegistry) -> None:
         """Load and check the plugins; no hook is called yet.
@@ -53,11 +55,16 @@ class ServedPool:
         self.members = members
         members.serves_pairs = settings.pd.is_on
         self.part = ModelPool(members, settings.model, settings.aliases)
-        self.policy = build_manager(settings)
+        problems = Problems()
+        with problems:
+            self.policy = build_manager(settings)
+        if settings.pd.is_on:
+            with problems:
+                self._protocol = build_pd_protocol(settings)
+        problems.raise_any()
         self._settings = settings
         self._metrics = metrics
         self._departed = DepartedWorkers(metrics, self.name)
-        self._protocol = build_pd_protocol(settings) if settings.pd.is_on else None
         self._contexts: Callable[[PoolSettings], Callable[[str], LivePoolContext]]
         self._sinks: dict[str, MetricSink] = {}
         self._retired: set[PolicyManager | PairManager] = set()
@@ -188,13 +195,10 @@ def build_pools(config: RouterConfig, fleet: WorkerPool, metrics: MetricsRegistr
         StartupError: With one sentence for each problem of any of them.
     """
     settings = pools_of(config)
-    problems: list[str] = []
+    problems = Problems()
     pools = []
     for each in settings:
-        try:
+        with problems:
             pools.append(ServedPool(each, fleet if len(settings) == 1 else WorkerPool(each.name), metrics))
-        except StartupError as error:
-            problems += error.problems
-    if problems:
-        raise StartupError(dict.fromkeys(problems))
+    problems.raise_any()
     return tuple(pools)

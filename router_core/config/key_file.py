@@ -22,23 +22,23 @@ def all_keys(auth: AuthConfig) -> tuple[ApiKey, ...]:
     Raises:
         StartupError: If the file cannot be used, or a name or key stands there twice. No sentence shows a key.
     """
-    keys = list(auth.keys)
+    keys = [(f"auth.keys[{index}]", key) for index, key in enumerate(auth.keys)]
     if auth.api_key is not None:
-        keys.append(ApiKey(name=DEFAULT_KEY, key=auth.api_key, scopes=("inference", "admin"), max_priority="high"))
+        only = ApiKey(name=DEFAULT_KEY, key=auth.api_key, scopes=("inference", "admin"), max_priority="high")
+        keys.append(("auth.api_key", only))
     if auth.keys_file is not None:
-        keys += _keys_of(auth.keys_file)
+        keys += [(f"{auth.keys_file}, keys[{index}]", key) for index, key in enumerate(_keys_of(auth.keys_file))]
     problems = []
-    names: set[str] = set()
+    names: dict[str, str] = {}
     owners: dict[bytes, str] = {}
-    for key in keys:
-        if key.name in names:
-            problems.append(f"auth: two keys are called {key.name!r}; rename one of them")
-        elif owners.setdefault(key.digest, key.name) != key.name:
-            problems.append(f"auth: {owners[key.digest]!r} and {key.name!r} have the same key; give each its own")
-        names.add(key.name)
+    for place, key in keys:
+        if names.setdefault(key.name, place) != place:
+            problems.append(f"{place}: is called {key.name!r}, as {names[key.name]} is; rename one of them")
+        elif owners.setdefault(key.digest, place) != place:
+            problems.append(f"{place}: {key.name!r} has the same key as {owners[key.digest]}; give each its own")
     if problems:
         raise StartupError(problems)
-    return tuple(keys)
+    return tuple(key for _, key in keys)
 
 
 def _keys_of(file: Path) -> tuple[ApiKey, ...]:

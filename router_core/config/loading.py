@@ -13,6 +13,7 @@ from router_core.config.fields import A_FILE, FILES, iter_fields
 from router_core.config.schema import RouterConfig
 from router_core.config.selection import DEFAULT_POLICY
 from router_core.config.sources import CONFIG_VARIABLE, Setting, from_environment, from_file, from_flags
+from router_core.config.values import ContradictionError
 from router_core.config.wording import Location, dotted, what_is_wrong
 from router_core.contract.errors import StartupError
 
@@ -129,6 +130,12 @@ class _Draft:
             location = location[:-1]
         return self._sources.get(location)
 
+    def sources_of(self, location: Location) -> list[str]:
+        """Return where the value at `location` was written: of a section, where any of its settings were."""
+        inside = [source for path, source in self._sources.items() if path[: len(location)] == location]
+        around = self.source_of(location)
+        return inside if inside or around is None else [around]
+
     def resolve_files(self, file: Path) -> None:
         """Take paths of files that stand in the config file as relative to its folder."""
         home = file.absolute().parent
@@ -173,7 +180,10 @@ def _app_dir(draft: _Draft, file: Path | None, problems: list[str]) -> Path:
 
 def _sentence(details: ErrorDetails, draft: _Draft) -> str:
     location = tuple(part for part in details["loc"] if part != "[key]")
-    source = draft.source_of(location)
-    where = f" ({source})" if source else ""
+    sources = draft.sources_of(location) if location else []
+    error = details.get("ctx", {}).get("error")
+    if isinstance(error, ContradictionError):
+        sources += [source for other in error.others for source in draft.sources_of((*location[:-1], other))]
+    where = f" ({', '.join(dict.fromkeys(sources))})" if sources else ""
     what = what_is_wrong(details, location)
     return f"{dotted(location)}: {what}{where}" if location else f"{what}{where}"

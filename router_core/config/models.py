@@ -47,7 +47,7 @@ class ModelConfig(Section):
     @property
     def urls(self) -> tuple[str, ...]:
         """Base URLs of all workers named here."""
-        return (*self.worker_urls, *(worker.url for worker in self.pd.prefill), *self.pd.decode)
+        return (*self.worker_urls, *self.pd.urls)
 
     @model_validator(mode="before")
     @classmethod

@@ -49,7 +49,12 @@ class PdConfig(Section):
         """Whether requests are served by pairs."""
         return self.enabled or bool(self.prefill or self.decode)
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Base URLs of all workers named here."""
+        return (*(worker.url for worker in self.prefill), *self.decode)
+
     @model_validator(mode="after")
     def _names_each_once(self) -> PdConfig:
-        distinct((*(worker.url for worker in self.prefill), *self.decode))
+        distinct(self.urls)
         return self

@@ -11,9 +11,10 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
-from router_core.config.admission import AdmissionConfig
+from router_core.config.admission import NOBODY_WAITS, AdmissionConfig
 from router_core.config.auth import AuthConfig
 from router_core.config.failures import BreakerConfig, RetriesConfig
 from router_core.config.forwarding import ForwardedHeaders
@@ -35,7 +36,7 @@ from router_core.config.selection import PluginSelection, PolicySelection
 from router_core.config.tls import TlsConfig, WorkerTlsConfig
 from router_core.config.tracing import TracingConfig
 from router_core.config.values import (
-    distinct,
+    ContradictionError,
     not_bool,
     request_path,
     split_words,
@@ -247,34 +248,58 @@ class RouterConfig(Section):
     @classmethod
     def _serves_in_one_way(cls, value: PdConfig, info: ValidationInfo) -> PdConfig:
         if value.is_on and info.data.get("worker_urls"):
-            raise ValueError("stands beside worker_urls; name prefill and decode workers, or regular ones")
+            problem = "stands beside worker_urls; name prefill and decode workers, or regular ones"
+            raise ContradictionError(problem, "worker_urls")
         for name in ("prefill_policy", "decode_policy"):
             if not value.is_on and info.data.get(name) is not None:
-                raise ValueError(f"has no workers for {name}; name prefill and decode workers, or leave {name} out")
+                problem = f"has no workers for {name}; name prefill and decode workers, or leave {name} out"
+                raise ContradictionError(problem, name)
         return value
 
-    @field_validator("pd")
+    @model_validator(mode="after")
+    def _names_each_worker_once(self) -> RouterConfig:
+        places = {
+            "worker_urls": self.worker_urls,
+            "pd": self.pd.urls,
+            **{f"models[{index}]": model.urls for index, model in enumerate(self.models)},
+        }
+        first: dict[str, str] = {}
+        for place, urls in places.items():
+            for url in urls:
+                if (other := first.setdefault(url, place)) != place:
+                    problem = f"{other} and {place}: {url} stands in both; name each worker once"
+                    raise ContradictionError(problem, *(name.partition("[")[0] for name in (other, place)))
+        return self
+
+    @field_validator("admission")
     @classmethod
-    def _names_each_worker_once(cls, value: PdConfig, info: ValidationInfo) -> PdConfig:
-        own = [*info.data.get("worker_urls", ()), *(worker.url for worker in value.prefill), *value.decode]
-        distinct((*own, *(url for model in info.data.get("models", ()) for url in model.urls)))
+    def _has_somebody_waiting(cls, value: AdmissionConfig, info: ValidationInfo) -> AdmissionConfig:
+        """Refuse settings of a queue that stays empty; a file of keys, which may say otherwise, is not read here."""
+        auth = info.data.get("auth")
+        if value.is_limited or auth is None or auth.keys_file is not None:
+            return value
+        if value.settings_of_queue and not any(key.max_concurrent_requests for key in auth.keys):
+            raise ValueError(f"{value.settings_of_queue[0]} {NOBODY_WAITS}")
         return value
 
     @field_validator("admin_port")
     @classmethod
     def _is_apart_from_clients(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is None and info.data.get("admin_host") is not None:
-            raise ValueError("is missing beside admin_host; give both, or neither for administration on the main port")
+            problem = "is missing beside admin_host; give both, or neither for administration on the main port"
+            raise ContradictionError(problem, "admin_host")
         for other in ("port", "prometheus_port"):
             if value and value == info.data.get(other):
-                raise ValueError(f"{value} is {other} already; give another")
+                raise ContradictionError(f"{value} is {other} already; give another", other)
         return value
 
     @field_validator("prometheus_port")
     @classmethod
     def _fits_the_other_ports(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is None and info.data.get("prometheus_host") is not None:
-            raise ValueError("is missing beside prometheus_host; give both, or neither for /metrics on the main port")
+            problem = "is missing beside prometheus_host; give both, or neither for /metrics on the main port"
+            raise ContradictionError(problem, "prometheus_host")
         if value and value == info.data.get("port"):
-            raise ValueError(f"{value} is the router's own port; give another, or none for /metrics on the main port")
+            problem = f"{value} is the router's own port; give another, or none for /metrics on the main port"
+            raise ContradictionError(problem, "port")
         return value

@@ -9,6 +9,18 @@ from pydantic_core import PydanticCustomError
 from router_core.contract.errors import shown
 
 
+class ContradictionError(ValueError):
+    """Settings that do not go together.
+
+    Attributes:
+        others: The settings beside the one that is blamed, by their paths from the section it stands in.
+    """
+
+    def __init__(self, sentence: str, *others: str) -> None:
+        self.others = others
+        super().__init__(sentence)
+
+
 def distinct(urls: tuple[str, ...]) -> tuple[str, ...]:
     """Return `urls` if none of them stands there twice."""
     repeated = sorted({url for url in urls if urls.count(url) > 1})

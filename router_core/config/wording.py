@@ -20,7 +20,8 @@ Location = tuple[int | str, ...]
 def what_is_wrong(details: ErrorDetails, location: Location) -> str:
     """Say what is wrong and what to do.
 
-    1. A key nobody knows.  2. A sentence of a validator of ours.  3. A value of the wrong kind or out of range.
+    1. A key nobody knows.  2. A sentence of a validator of ours.  3. Nothing at all.  4. A file that is not there.
+    5. A value of the wrong kind or out of range.
     """
     if details["type"] in ("extra_forbidden", "invalid_key"):
         return f"unknown setting; {_remedy_for_unknown(location)}"
@@ -28,6 +29,8 @@ def what_is_wrong(details: ErrorDetails, location: Location) -> str:
         return str(details["ctx"]["error"])
     if details["type"] == "missing":
         return "is missing; add it"
+    if details["type"] == "path_not_file":
+        return f"{shown(str(details['input']))} is no file; give one that exists"
     given = "the value" if _is_secret(location) else shown(details["input"])
     return f"{given} does not fit; give {_expected_at(location)}"
 
@@ -41,7 +44,18 @@ def _is_secret(location: Location) -> bool:
 _SECRET = frozenset({"api_key", "key", "keys", "sha256"})
 
 
-_NUMBERS = "a list of whole numbers"
+_LIST = "a list of "
+_ITEM_OF: Mapping[str, str] = {
+    "URLs": "a URL, http://HOST:PORT",
+    "files": "a file",
+    "header names": "the name of a header",
+    "origins": "an origin, https://HOST[:PORT]",
+    "plugins": "a name or a mapping with name",
+    "prefill workers": "a URL, or a mapping with url and bootstrap_port",
+    "models": "a name, or a mapping with name and what is the model's own",
+    "API keys": "a mapping with name and key",
+}
+"""What each item of a list is, by what the setting takes."""
 
 
 def _expected_at(location: Location) -> str:
@@ -50,8 +64,9 @@ def _expected_at(location: Location) -> str:
         if field.path == path:
             return field.expects
     for field in iter_fields():
-        if field.path == dotted(location[:-1]) and field.expects.startswith(_NUMBERS):
-            return field.expects.removeprefix("a list of ")
+        if field.path == dotted(location[:-1]) and field.expects.startswith(_LIST):
+            items = field.expects.removeprefix(_LIST)
+            return _ITEM_OF.get(items, items if items.startswith("whole numbers") else f"one of {items}")
     if location[-1:] == ("options",):
         return "a mapping, `{option: value}`"
     if any(field.path.startswith(f"{path}.") for field in iter_fields()):

@@ -15,6 +15,7 @@ from router_core.contract.errors import shown
 
 _DEFAULT_PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+_BARE_IPV6 = re.compile(r"(https?)://[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*/?")
 # The C library reads such a last label as a number, and the whole as an IPv4 address: 2852039166 is 169.254.169.254.
 _NUMBER = re.compile(r"([0-9]+|0x[0-9a-f]*)\.?")
 _METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"})
@@ -24,7 +25,8 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def worker_url(text: str) -> str:
-    """Return a worker's URL in its one spelling: scheme and host in lower case, no default port, no trailing slash.
+    """Return a worker's URL in its one spelling: scheme and host in lower case, IPv6 addresses as
+    RFC 5952 writes them, no default port, no trailing slash.
 
     Raises:
         ValueError: If it is not `http://HOST[:PORT]` or `https://HOST[:PORT]`, or leads to a metadata service.
@@ -37,6 +39,10 @@ def worker_url(text: str) -> str:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
+        if bare := _BARE_IPV6.fullmatch(text):
+            raise ValueError(
+                f"{shown(text)} has an IPv6 address without brackets; write {bare[1]}://[ADDRESS]:PORT"
+            ) from error
         raise ValueError(f"{shown(text)} is not a URL ({error}); write http://HOST:PORT") from error
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValueError(f"{shown(text)} is neither http nor https; write http://HOST:PORT")
@@ -54,7 +60,7 @@ def worker_url(text: str) -> str:
 
 def make_worker_url(host: str, port: int | None, *, scheme: str = "http") -> str:
     """Return the URL of a worker at `host`, a name or an IPv4 or IPv6 address."""
-    authority = f"[{host}]" if ":" in host else host
+    authority = f"[{_address(host) or host}]" if ":" in host else host
     if port not in (None, _DEFAULT_PORTS[scheme]):
         authority = f"{authority}:{port}"
     return f"{scheme}://{authority}"

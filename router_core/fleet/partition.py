@@ -5,17 +5,23 @@ For a worker, these cases hold:
 1. It serves models that have a pool: it is in each of those pools.
 2. It serves a model that has none, too, or no model is known of it: it is in the pool for the rest.
 
+A worker whose role its pools have no use for gets no request. Where that is plain when it joins, `why_unused` says
+so; of one whose engine has yet to tell its models, the log does as soon as they are known.
+
 What is said of a worker (its health, its models) is said to the fleet; the pools follow. A fleet that is one pool needs
 nothing of this.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from router_core.contract.worker import Worker, WorkerRole
 from router_core.fleet.pool import WorkerPool
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class Partition:
     def __init__(self, fleet: WorkerPool, pools: Sequence[ModelPool]) -> None:
         self._pools = tuple(pools)
         self._claimed = _claimed(pools)
+        self._told: dict[str, frozenset[str]] = {}
         for worker in fleet.workers:
             self._place(worker)
         fleet.subscribe(self._place, self._leave, self._place)
@@ -63,8 +70,14 @@ class Partition:
                 members.add(worker, is_learned=True)
             elif is_member:
                 members.remove(worker.url)
+        if worker.models and self._told.get(worker.url) != worker.models:
+            self._told[worker.url] = worker.models
+            if (reason := why_unused(self._pools, worker.role, worker.models)) is not None:
+                names = ", ".join(sorted(worker.models))
+                _log.warning("worker %s, which serves %s: %s", worker.url, names, reason)
 
     def _leave(self, worker: Worker) -> None:
+        self._told.pop(worker.url, None)
         for pool in self._pools:
             if pool.members.get(worker.url) is worker:
                 pool.members.remove(worker.url)

@@ -141,10 +141,27 @@ def _load_pair(context: ssl.SSLContext, cert: Path, key: Path) -> None:
         context.load_cert_chain(cert, key, password=_refuse_encrypted)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise CertificateError("key", f"{key} is not the key of the certificate in {cert}") from error
-        raise CertificateError("cert", f"{cert} and {key} hold no certificate and key in PEM form") from error
+            raise CertificateError(
+                "key", f"{key} is not the key of the certificate in {cert}; name the two that belong together"
+            ) from error
+        raise _what_is_missing(cert, key) from error
     except ValueError as error:
         raise CertificateError("key", f"{key} is encrypted; give the key without a passphrase") from error
+
+
+def _what_is_missing(cert: Path, key: Path) -> CertificateError:
+    """Return what keeps a pair, which OpenSSL refuses, from being one."""
+    in_cert, in_key = cert.read_bytes(), key.read_bytes()
+    if _CERTIFICATE not in in_cert:
+        found = "a private key but no certificate" if _KEY in in_cert else "no certificate"
+        return CertificateError("cert", f"{cert} holds {found} in PEM form; name the certificate's file")
+    if _KEY not in in_key:
+        found = "a certificate but no private key" if _CERTIFICATE in in_key else "no private key"
+        return CertificateError("key", f"{key} holds {found} in PEM form; name the key's file")
+    return CertificateError("cert", f"{cert} and {key} hold a damaged certificate or key; write the files anew")
+
+
+_CERTIFICATE, _KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
 
 
 def _load_authority(context: ssl.SSLContext, path: Path, part: str) -> None:
@@ -152,14 +169,14 @@ def _load_authority(context: ssl.SSLContext, path: Path, part: str) -> None:
     try:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
-        raise CertificateError(part, f"{path} holds no certificates in PEM form") from error
+        raise CertificateError(part, f"{path} holds no certificates in PEM form; name a file that does") from error
 
 
 def _check_readable(path: Path, part: str) -> None:
     try:
         path.read_bytes()
     except OSError as error:
-        raise CertificateError(part, f"{path} cannot be read: {error.strerror}") from error
+        raise CertificateError(part, f"{path} cannot be read ({error.strerror}); name a readable file") from error
 
 
 def _refuse_encrypted() -> str:

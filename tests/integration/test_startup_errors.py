@@ -71,6 +71,18 @@ async def test_problems_of_policy_and_observers_are_told_together(tmp_path):
     assert any(problem.startswith("wrappers[0]") for problem in problems)
 
 
+async def test_problems_of_parts_that_do_not_need_each_other_are_told_together(tmp_path):
+    (tmp_path / "keys.yaml").write_text("keys: []")
+    (tmp_path / "router.yaml").write_text(
+        "auth: {keys_file: keys.yaml}\ntls: {cert: gone.pem, key: gone.pem}\nmembership: [nofile]\npolicy: nobody\n"
+        "models: [{name: m, policy: random, pd: {protocol: nope, prefill: [http://p:1], decode: [http://d:1]}}]\n"
+    )
+    problems = await refusal("--config", str(tmp_path / "router.yaml"))
+    places = [problem.partition(": ")[0] for problem in problems]
+    assert places == ["tls.cert", "auth.keys_file", "models[0].pd.protocol", *places[3:4], "membership[0]"]
+    assert places[3].startswith("policy 'nobody' is not installed")
+
+
 async def test_a_misspelt_hook_is_one_sentence(tmp_path):
     (tmp_path / "house.py").write_text(GOOD)
     problems = await refusal("--policy", "house:Misspelt", folder=tmp_path)
@@ -120,7 +132,10 @@ class Tidy(Good):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         (problem,) = await refusal("--policy", "house:Tidy", port=port, folder=tmp_path)
-    assert problem.startswith(f"host, port: cannot listen on 127.0.0.1, port {port}: ")
+    assert problem == (
+        f"host, port: cannot listen on 127.0.0.1, port {port}: Address already in use; choose another with "
+        "--port or --host"
+    )
     assert (tmp_path / "started").exists()
     assert (tmp_path / "stopped").exists()
 

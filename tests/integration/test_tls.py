@@ -17,7 +17,7 @@ from router_core.cli.router_server import RouterServer
 from router_core.config import RouterConfig
 from router_core.contract.errors import StartupError
 from router_core.contract.request import OutcomeStatus
-from router_core.relay.tls import ServerTls, WorkerTls
+from router_core.relay.tls import CertificateError, ServerTls, WorkerTls
 from router_core.testing.scripted_server import Action, Close, Cut, Pause, Read, Reset, ScriptedServer, Send, answer
 from router_core.testing.simulated_engine import SimulatedEngine
 
@@ -96,8 +96,28 @@ async def test_a_renewed_certificate_is_shown_to_new_connections(authority: Auth
         Path(tls["key"]).write_text("half a key")  # noqa: ASYNC240  # a local file, once
         with caplog.at_level(logging.ERROR):
             router.server.certificates.look()
-        assert "hold no certificate and key in PEM form; what was read before stays in use" in caplog.text
+        assert "holds no private key in PEM form; name the key's file; what was read before stays in use" in caplog.text
         assert await router.ask() == "a"
+
+
+def test_a_file_that_holds_the_wrong_half_of_a_pair_is_told_by_what_it_holds(authority: Authority, tmp_path: Path):
+    files = {name: Path(path) for name, path in authority.files("router").items()}
+    cert, key = files["cert"], files["key"]
+
+    def problem(cert: Path, key: Path) -> str:
+        with pytest.raises(CertificateError) as caught:
+            ServerTls(cert, key)
+        return f"{caught.value.part}: {caught.value}"
+
+    assert problem(cert, cert) == (
+        f"key: {cert} holds a certificate but no private key in PEM form; name the key's file"
+    )
+    assert problem(key, key) == (
+        f"cert: {key} holds a private key but no certificate in PEM form; name the certificate's file"
+    )
+    both = tmp_path / "both.pem"
+    both.write_text(cert.read_text() + key.read_text())
+    assert ServerTls(both, both).files == (both, both)
 
 
 async def test_a_hang_up_over_tls_ends_the_workers_work(authority: Authority):
@@ -392,7 +412,7 @@ def test_certificates_that_cannot_be_used_are_told_at_startup(authority: Authori
         f"tls.key: {other['key']} is not the key of the certificate in {mine['cert']}": {
             "tls": {"cert": mine["cert"], "key": other["key"]}
         },
-        f"tls.cert: {tmp_path}/gone cannot be read: No such file": {
+        f"tls.cert: {tmp_path}/gone cannot be read (No such file": {
             "tls": {"cert": f"{tmp_path}/gone", "key": mine["key"]}
         },
         "tls.cert: ": {"tls": {"cert": str(empty), "key": mine["key"]}},

@@ -607,8 +607,10 @@ def test_names_and_keys_stand_once():
     config = load(environ={"ROUTER_CORE_AUTH__KEYS": "a=sk-a a=sk-b c=sk-a"})
     with pytest.raises(StartupError) as caught:
         all_keys(config.auth)
-    assert "two keys are called 'a'" in caught.value.problems[0]
-    assert "'a' and 'c' have the same key" in caught.value.problems[1]
+    assert caught.value.problems == (
+        "auth.keys[1]: is called 'a', as auth.keys[0] is; rename one of them",
+        "auth.keys[2]: 'c' has the same key as auth.keys[0]; give each its own",
+    )
 
 
 def test_a_file_of_keys_that_is_not_there_is_named(write):
@@ -653,3 +655,71 @@ def test_a_list_of_numbers_may_be_one_text_and_its_items_are_told_by_their_range
 def test_a_url_in_a_ports_place_is_told_to_stand_by_itself():
     with pytest.raises(StartupError, match="is no bootstrap port; give each prefill worker by itself"):
         load_config(path=None, environ={}, flags={"prefill": [["http://p:1", "http://q:1"]], "decode": ["http://d:1"]})
+
+
+# --- settings that contradict each other ---
+
+
+def test_settings_that_contradict_each_other_are_told_with_all_the_places_they_were_written_in(write):
+    path = write("pd: {prefill: [http://p:1], decode: [http://d:1]}\n")
+    assert problem(path).endswith(f"({path}, flag --worker-urls)")
+    path = write("admin_host: 10.0.0.1\n")
+    assert problem(path).endswith(f"({path})")
+    path = write("tls: {client_ca: ca.pem}\n")
+    assert problem(path, {"ROUTER_CORE_TLS__CERT": "c.pem"}).endswith(
+        f"({path}, environment variable ROUTER_CORE_TLS__CERT)"
+    )
+    path = write("prometheus_port: 8080\n")
+    assert problem(path, port="8080").endswith(f"({path}, flag --port)")
+    path = write("pd: {decode: [http://d:1]}\nprefill_policy: random\n")
+    assert load_config(path=write("pd: {prefill: [http://p:1], decode: [http://d:1]}"), environ={}, flags={}).pd.is_on
+    assert problem(write("prefill_policy: random")).endswith(f"({path})")
+
+
+@pytest.mark.parametrize("name", ["gone.yaml", "."])
+def test_a_file_that_is_none_is_told_by_its_path(write, tmp_path, name):
+    path = write(f"auth: {{keys_file: {name}}}")
+    shown = str(tmp_path / name)
+    assert problem(path) == f"auth.keys_file: '{shown}' is no file; give one that exists ({path})"
+
+
+@pytest.mark.parametrize("setting", ["queue_size: 5", "queue_timeout_s: 5", "priority_header: x-p"])
+def test_a_queue_that_nothing_fills_is_refused(write, setting):
+    name = setting.partition(":")[0]
+    sentence = problem(write(f"admission: {{{setting}}}"))
+    assert sentence.startswith(f"admission: {name} has no effect, for nobody waits; set ")
+    assert "max_concurrent_requests" in sentence
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        "admission: {queue_size: 5, max_concurrent_requests: 3}",
+        "admission: {queue_size: 5, requests_per_s: 3}",
+        "admission: {queue_size: 5, tokens_per_s: 3}",
+        "{admission: {queue_size: 5}, auth: {keys: [{name: a, key: b, max_concurrent_requests: 1}]}}",
+    ],
+)
+def test_a_queue_may_be_set_where_a_limit_fills_it(write, limit):
+    assert load(write(limit)).admission.queue_size == 5
+
+
+def test_a_worker_named_in_two_places_is_told_with_both(write):
+    path = write("models: [{name: m}, {name: n, worker_urls: ['http://10.0.0.1:8000']}]")
+    sentence = "worker_urls and models[1]: http://10.0.0.1:8000 stands in both; name each worker once"
+    assert problem(path) == f"{sentence} (flag --worker-urls, {path})"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("metrics_compat: [prometheus]", "metrics_compat[0]: 'prometheus' does not fit; give one of smg, vllm_router"),
+        ("cors_allowed_origins: [3]", "cors_allowed_origins[0]: 3 does not fit; give an origin, https://HOST[:PORT]"),
+        ("request_id_headers: [3]", "request_id_headers[0]: 3 does not fit; give the name of a header"),
+        ("retries: {statuses: [x]}", "retries.statuses[0]: 'x' does not fit; give whole numbers from 400 to 599"),
+        ("models: [3]", "models[0]: 3 does not fit; give a name, or a mapping with name"),
+        ("pd: {decode: [3]}", "pd.decode[0]: 3 does not fit; give a URL, http://HOST:PORT"),
+    ],
+)
+def test_an_item_of_a_list_is_told_with_what_an_item_is(write, text, sentence):
+    assert problems(write(text))[0].startswith(sentence)

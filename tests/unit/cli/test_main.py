@@ -74,7 +74,8 @@ def test_a_mistyped_command_line_is_refused_with_the_nearest_name(capsys, argume
 
 def test_a_flag_without_its_value_is_refused(capsys):
     assert main(["serve", "--port"]) == 2
-    assert "expected one argument" in capsys.readouterr().err
+    sentence = "router-core: error: --port: expected one argument; see router-core serve --help\n"
+    assert capsys.readouterr().err == sentence
 
 
 def test_ctrl_c_exits_with_130(monkeypatch, served):

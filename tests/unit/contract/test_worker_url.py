@@ -14,6 +14,7 @@ from router_core.contract.worker_url import make_worker_url, worker_url
         ("https://a:443", "https://a"),
         ("http://a:443", "http://a:443"),
         ("http://[FD00::1]:8000", "http://[fd00::1]:8000"),
+        ("http://[0:0:0:0:0:0:0:1]:8000", "http://[::1]:8000"),
         ("http://a_b:1/", "http://a_b:1"),
         ("http://10.0.0.7:8000", "http://10.0.0.7:8000"),
         ("http://worker-0.workers.default.svc.cluster.local.:80", "http://worker-0.workers.default.svc.cluster.local."),
@@ -22,6 +23,11 @@ from router_core.contract.worker_url import make_worker_url, worker_url
 def test_a_url_has_one_spelling(text: str, spelling: str):
     assert worker_url(text) == spelling
     assert worker_url(spelling) == spelling
+
+
+def test_an_ipv6_address_without_brackets_gets_the_right_form():
+    with pytest.raises(ValueError, match=r"without brackets; write http://\[ADDRESS\]:PORT"):
+        worker_url("http://fd00::1:8000")
 
 
 @pytest.mark.parametrize(

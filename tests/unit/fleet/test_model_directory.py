@@ -169,3 +169,17 @@ def test_a_departed_worker_leaves_every_pool() -> None:
     assert not any(map(urls, pools.values()))
     assert directory.view().find("llama") == Route("llama", None, "llama"), "the settings name it"
     assert directory.view().find("phi") is None
+
+
+def test_a_worker_that_no_pool_has_a_use_for_is_told_of_once_its_models_are_known(caplog) -> None:
+    fleet = WorkerPool("fleet")
+    pairs = ModelPool(WorkerPool("llama", serves_pairs=True), "llama")
+    Partition(fleet, [pairs, ModelPool(WorkerPool("default"))])
+    worker = fleet.add(of("a"))
+    assert not caplog.text
+    for _ in range(2):
+        fleet.learn_models(worker, ["llama"], {})
+        fleet.set_health(worker, True)
+    assert caplog.text.count("worker http://a, which serves llama: a regular worker would get no request") == 1
+    fleet.learn_models(worker, ["llama", "other"], {})
+    assert caplog.text.count("would get no request") == 1
