@@ -262,6 +262,7 @@ def full_registry(*compat: str) -> MetricsRegistry:
         traffic_sampler(
             connections=lambda: 1,
             refusals=lambda: {400: 1},
+            handshake_failures=lambda: {"no_tls": 3},
             unrouted=lambda: {"default": {"no_available_workers": 1}},
             proxied_unknown=lambda: 1,
         )

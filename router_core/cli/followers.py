@@ -10,16 +10,18 @@ import time
 from router_core.config import RouterConfig
 from router_core.observability.access_log import AccessLog
 from router_core.observability.tracing import Tracing
+from router_core.relay.server import RelayServer
 from router_core.traffic.decision_headers import decision_headers
 from router_core.traffic.following import Follow
 
 
-def build_followers(config: RouterConfig, stack: contextlib.AsyncExitStack) -> list[Follow]:
+def build_followers(config: RouterConfig, stack: contextlib.AsyncExitStack, relay: RelayServer) -> list[Follow]:
     """Return all who may want to follow a request.
 
     Args:
         config: The settings.
         stack: Ends what has to be ended.
+        relay: Tells of requests that it refuses, for nobody gets to follow these.
 
     Raises:
         StartupError: If a library is missing.
@@ -36,12 +38,12 @@ def build_followers(config: RouterConfig, stack: contextlib.AsyncExitStack) -> l
     if config.decision_headers != "off":
         followers.append(decision_headers(config.decision_headers))
     if config.access_log != "off":
-        followers.append(
-            AccessLog(
-                config.access_log,
-                ratio=config.access_log_ratio,
-                random=random.Random(),  # noqa: S311  # samples requests
-                now=time.monotonic,
-            ).follow
+        access_log = AccessLog(
+            config.access_log,
+            ratio=config.access_log_ratio,
+            random=random.Random(),  # noqa: S311  # samples requests
+            now=time.monotonic,
         )
+        followers.append(access_log.follow)
+        relay.on_refused = access_log.write_refusal
     return followers

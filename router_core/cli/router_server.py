@@ -210,7 +210,7 @@ class RouterServer:
         reception = Reception(
             routes.handle,
             id_headers=config.request_id_headers,
-            follow=build_followers(config, stack),
+            follow=build_followers(config, stack, relay),
             is_followed=routes.is_for_workers,
         )
         relay.handle = reception.handle
@@ -225,6 +225,7 @@ class RouterServer:
             traffic_sampler(
                 connections=lambda: len(relay.connections),
                 refusals=lambda: relay.refusals,
+                handshake_failures=lambda: relay.handshake_failures.counts,
                 unrouted=lambda: {
                     "": choice.unrouted,
                     **{pool.name: pool.dispatcher.unrouted for pool in self.pools},
@@ -326,6 +327,7 @@ class RouterServer:
         relay = RelayServer(
             _not_ready, limits=downstream_limits(config), upstream_limits=upstream_limits(config), loop=loop
         )
+        relay.handshake_failures = self._relay.handshake_failures  # one figure for both
         admin = self._admin = AdminListener(
             relay, await control_origin(stack, self._control_app(client, administers=True))
         )

@@ -14,6 +14,7 @@ from router_core.contract.request import OutcomeStatus, RequestOutcome, RoutingR
 from router_core.contract.worker import Worker
 from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Ending
+from router_core.relay.refusal import Refusal
 
 log = logging.getLogger("router_core.access")
 
@@ -47,8 +48,12 @@ class AccessLog:
         is_error = ending not in _WHOLE or exchange.status is None or exchange.status >= 400
         if not is_error and self._random.random() >= self._ratio:
             return
-        fields = line.fields(exchange, ending, self._now())
-        log.info("%s", " ".join(f"{name}={_shown(value)}" for name, value in fields.items()), extra={"fields": fields})
+        _write(line.fields(exchange, ending, self._now()))
+
+    def write_refusal(self, refusal: Refusal) -> None:
+        """Write the line of a request that was refused before it was whole."""
+        peer, status, code, reason = refusal
+        _write({"peer": peer, "status": status, "code": code, "ending": "refused", "error": reason})
 
 
 class AccessLine:
@@ -114,6 +119,10 @@ class AccessLine:
 
 _WHOLE = frozenset({None, Ending.COMPLETE})
 _FAULTLESS = frozenset({OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED})
+
+
+def _write(fields: Mapping[str, object]) -> None:
+    log.info("%s", " ".join(f"{name}={_shown(value)}" for name, value in fields.items()), extra={"fields": fields})
 
 
 def _milliseconds(seconds: float) -> float:

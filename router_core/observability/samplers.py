@@ -175,6 +175,7 @@ def traffic_sampler(
     *,
     connections: Callable[[], int],
     refusals: Callable[[], Mapping[int, int]],
+    handshake_failures: Callable[[], Mapping[str, int]],
     unrouted: Callable[[], Mapping[str, Mapping[str, int]]],
     proxied_unknown: Callable[[], int],
 ) -> Sampler:
@@ -183,6 +184,7 @@ def traffic_sampler(
     Args:
         connections: Clients connected now.
         refusals: Requests refused for their form, by HTTP status.
+        handshake_failures: Clients that got no TLS connection, by reason.
         unrouted: Requests no worker was picked for, by pool and reason; the pool is empty where none was found.
         proxied_unknown: Requests on paths the router does not know that were given to a worker.
     """
@@ -200,6 +202,9 @@ def traffic_sampler(
         for status, times in refusals().items():
             text = "Requests refused for their form: malformed, too large or too slow."
             yield Sample("refused_requests_total", counter, text, {"status": str(status)}, times)
+        for reason, times in handshake_failures().items():
+            text = "Clients that got no TLS connection."
+            yield Sample("tls_handshake_failures_total", counter, text, {"reason": reason}, times)
         for pool, reasons in unrouted().items():
             text = "Requests answered with an error because no worker was picked, or no pool found."
             for reason, times in reasons.items():

@@ -14,28 +14,23 @@ from router_core.relay.framing import ChunkedBody, FramingError, SizedBody
 from router_core.relay.head import END_OF_HEAD, BadRequestError, RequestHead
 from router_core.relay.head_memory import HeadMemory
 from router_core.relay.local_answer import error_body, local_answer
+from router_core.relay.peer_address import peer_address
+from router_core.relay.refusal import CODES, Refusal
 
 if TYPE_CHECKING:
     from router_core.relay.server import RelayServer
 
 _NEVER = float("inf")
-_CODES = {
-    400: "bad_request",
-    405: "method_not_allowed",
-    408: "request_timeout",
-    413: "payload_too_large",
-    431: "request_header_fields_too_large",
-    501: "not_implemented",
-    503: "too_many_connections",
-    505: "http_version_not_supported",
-}
 _LINGER_S = 2.0
-_TURNED_AWAY = 256  # clients over the limit that are told so at a time; the others are cut
 _MAX_PIPELINED_BYTES = 262_144
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _BARE_CR = re.compile(rb"\r(?!\n|\Z)")
+
+
+TURNED_AWAY = 256
+"""Clients over the limit that are told so at a time; the others are cut."""
 
 
 class Downstream(asyncio.Protocol):
@@ -95,7 +90,7 @@ class Downstream(asyncio.Protocol):
         self._server.connections.add(self)
         self.deadline = self._server.now() + self._server.limits.head_timeout_s
         over = len(self._server.connections) - self._server.limits.max_connections
-        if self._server.is_closed or over > _TURNED_AWAY:
+        if self._server.is_closed or over > TURNED_AWAY:
             self._transport.abort()  # It came while the server was closing, or is one of far too many.
         elif over > 0:
             self._refuse(BadRequestError(503, "the router has as many connections as it may; try again later"))
@@ -369,8 +364,11 @@ class Downstream(asyncio.Protocol):
         """Answer a request that cannot be served and close, leaving the client time to read why."""
         status, code = refusal.status, refusal.code
         if not code:
-            code = _CODES[status]
+            code = CODES[status]
             self._server.refused(status)
+        if self._server.on_refused is not None:
+            peer = peer_address(self._transport.get_extra_info("peername"))
+            self._server.on_refused(Refusal(peer, status, code, str(refusal)))
         fields = b"" if self._server.refusal_fields is None else self._server.refusal_fields(self._head)
         self._head, self._buffer, self._body = None, b"", []
         body = error_body(status, code, str(refusal))

@@ -6,19 +6,19 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from router_core.relay.downstream import Downstream
+from router_core.relay.downstream import TURNED_AWAY, Downstream
 from router_core.relay.exchange import Exchange
+from router_core.relay.handshakes import HandshakeFailures
 from router_core.relay.head import RequestHead
+from router_core.relay.refusal import Refusal
 from router_core.relay.tls import ServerTls, WorkerTls
+from router_core.relay.tls_listener import TlsListener
 from router_core.relay.upstream import Origin, UpstreamLimits
 
 _SWEEP_S = 0.5
 _BACKLOG = 4096
 _LAST_WORDS_S = 1.0  # for clients to read why their answer ends
-_HANDSHAKE_S = 10.0
-_SHUTDOWN_S = 2.0  # for a client to take leave, as TLS wants it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class RelayServer:
         goes_on: Tells which headers workers get; None lets all pass but cookies.
         refusal_fields: Returns whole header lines for a refusal, given the request's head if that was read.
         refusals: Requests refused for their form, by HTTP status.
+        on_refused: Told of each request that is refused before anybody was asked, for its form or its key.
+        handshake_failures: Clients that got no TLS connection.
     """
 
     def __init__(
@@ -88,6 +90,8 @@ class RelayServer:
         self.is_draining = False
         self.is_closed = False
         self.refusals: dict[int, int] = {}
+        self.on_refused: Callable[[Refusal], None] | None = None
+        self.handshake_failures = HandshakeFailures(loop.time)
         self.now = loop.time
         self._loop = loop
         self.goes_on = goes_on
@@ -95,7 +99,7 @@ class RelayServer:
         self._key_of = key_of
         self._worker_tls = worker_tls or WorkerTls()
         self._origins: dict[str, Origin] = {}
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | TlsListener | None = None
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._is_cut = False
         self._woken = asyncio.Event()  # all clients have left, or nobody waits for them any more
@@ -106,12 +110,19 @@ class RelayServer:
         Raises:
             OSError: If the address cannot be had.
         """
-        options: dict[str, Any] = {"backlog": _BACKLOG}  # Any: keyword arguments of the loop's
-        if tls is not None:
-            options |= {"ssl": tls.context, "ssl_handshake_timeout": _HANDSHAKE_S, "ssl_shutdown_timeout": _SHUTDOWN_S}
-        self._server = await self._loop.create_server(lambda: Downstream(self), host, port, **options)
+        if tls is None:
+            self._server = await self._loop.create_server(lambda: Downstream(self), host, port, backlog=_BACKLOG)
+            bound = self._server.sockets[0].getsockname()[:2]
+        else:
+            self._server = listener = TlsListener(
+                tls,
+                make=lambda: Downstream(self),
+                has_room=lambda others: len(self.connections) + others < self.limits.max_connections + TURNED_AWAY,
+                failures=self.handshake_failures,
+                loop=self._loop,
+            )
+            bound = await listener.open(host, port, _BACKLOG)
         self._sweep_handle = self._loop.call_later(_SWEEP_S, self._sweep)
-        bound = self._server.sockets[0].getsockname()
         return bound[0], bound[1]
 
     def origin(self, base_url: str) -> Origin:

@@ -23,7 +23,7 @@ from router_core.contract.worker import Worker
 from router_core.plugin_host import discovery
 from router_core.plugin_host.discovery import installed_policies, load_policy
 from router_core.plugin_host.faults import FaultKind
-from router_core.relay.downstream import _CODES
+from router_core.relay.refusal import CODES
 from router_core.traffic.endings import ANSWER_TO_ENDING
 
 ROOT = Path(__file__).parents[2]
@@ -173,13 +173,13 @@ def is_code(node):
 
 def test_every_error_code_is_documented():
     documented = set(re.findall(r"^\| \d{3} \| `(\w+)`", page("http.md"), flags=re.MULTILINE))
-    answered = set(_CODES.values()) | {code for _, code, _ in ANSWER_TO_ENDING.values()} | codes_in_source()
+    answered = set(CODES.values()) | {code for _, code, _ in ANSWER_TO_ENDING.values()} | codes_in_source()
     assert documented == answered
 
 
 def test_every_status_stands_with_its_code():
     rows = set(re.findall(r"^\| (\d{3}) \| `(\w+)`", page("http.md"), flags=re.MULTILINE))
-    for status, code in _CODES.items():
+    for status, code in CODES.items():
         assert (str(status), code) in rows
     for status, code, _ in ANSWER_TO_ENDING.values():
         assert (str(status), code) in rows

@@ -129,6 +129,31 @@ async def test_what_the_router_cuts_when_it_stops_did_not_leave(caplog):
     assert (by_status[503]["ending"], by_status[503]["code"]) == ("answered", "shutting_down")
 
 
+async def test_a_request_refused_for_its_form_has_a_line_without_its_bytes(caplog):
+    limits = {"head_timeout_s": 0.2, "max_body_bytes": 1024}
+    post = f"POST /{SECRET.split()[0]} HTTP/1.1\r\nhost: router\r\nkey: {SECRET}\r\n".encode()
+    refused = {
+        (400, "bad_request"): post + b"a b: c\r\n\r\n",
+        (413, "payload_too_large"): post + b"content-length: 1025\r\n\r\n",
+        (431, "request_header_fields_too_large"): post + b"x: y\r\n" * 1001 + b"\r\n",
+        (408, "request_timeout"): post,
+        (505, "http_version_not_supported"): b"GET / HTTP/1.9\r\nhost: router\r\n\r\n",
+    }
+    async with running_router([], access_log="errors", limits=limits) as router:
+        peers = []
+        for (status, _), wire in refused.items():
+            async with await RawClient.connect(router.url) as client:
+                client.writer.write(wire)
+                assert (await client.read_answer())[0] == status
+                peers.append("{}:{}".format(*client.writer.get_extra_info("sockname")))
+        written = lines(caplog)
+    assert [(line["status"], line["code"]) for line in written] == list(refused)
+    assert [line["peer"] for line in written] == peers
+    assert {line["ending"] for line in written} == {"refused"}
+    assert written[1]["error"] == "the request's body is over 1024 bytes"
+    assert not [word for word in SECRET.split() if word in caplog.text]
+
+
 async def test_probes_have_no_lines(caplog):
     async with running_router([], access_log="all") as router:
         for path in ("/health", "/v1/models", "/metrics"):
