@@ -127,11 +127,27 @@ class WorkerTls:
 
 
 def describe_tls_error(error: ssl.SSLError) -> str:
-    """Return why a worker and we could not agree, for a log line."""
+    """Return why a worker and we could not agree, for a log line, and what to do about it where that is plain."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate was not accepted: {error.verify_message}"
+        remedy = _REMEDIES.get(error.verify_code, "")
+        return f"its certificate was not accepted: {error.verify_message.rstrip('.')}{remedy}"
     reason = error.reason or error.strerror or str(error) or type(error).__name__
     return f"the TLS handshake failed: {str(reason).replace('_', ' ').lower()}"
+
+
+_NAME_IT = "; name the authority that signed it in worker_tls.ca"
+_OTHER_NAME = "; if it has another name on purpose, set worker_tls.server_name"
+# OpenSSL's numbers (X509_V_ERR_...), which Python does not name.
+_REMEDIES = {
+    9: "; set the clocks of router and worker right",  # not valid yet
+    10: "; renew it at the worker",  # expired
+    18: _NAME_IT,  # signed by itself
+    19: _NAME_IT,  # a chain that ends in such a one
+    20: _NAME_IT,  # of an unknown authority
+    21: _NAME_IT,  # alone, and of an unknown authority
+    62: _OTHER_NAME,  # host
+    64: _OTHER_NAME,  # IP address
+}
 
 
 def _load_pair(context: ssl.SSLContext, cert: Path, key: Path) -> None:

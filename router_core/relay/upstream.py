@@ -161,7 +161,9 @@ class Connecting:
             self._fail(f"no connection to {origin.base_url}: {reason}")
             return
         except OSError as error:
-            self._fail(f"no connection to {origin.base_url}: {error.strerror or error}")
+            # Without a word of its own it is the loop's, for an end of the connection in the middle of the handshake.
+            reason = error.strerror or str(error) or "the worker closed it in the TLS handshake"
+            self._fail(f"no connection to {origin.base_url}: {reason}")
             return
         except UnicodeError as error:  # a host name that IDNA cannot encode
             self._fail(f"no connection to {origin.base_url}: {error}")
