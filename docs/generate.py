@@ -24,6 +24,7 @@ from router_core.cli.launch.flags import Composes, Flag, Moot, PolicyOption, Ref
 from router_core.cli.launch.router_args import RouterArgs
 from router_core.cli.main import _COMMANDS
 from router_core.config import iter_fields
+from router_core.config.live import is_live
 from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome
 from router_core.contract.worker import Circuit
 from router_core.control.app import create_control_app
@@ -85,7 +86,7 @@ def config() -> str:
         section = field.path.rpartition(".")[0]
         where = f"`{field.variable}`" + (f"<br>`{field.flag}`" if field.flag else "")
         default = "unset" if field.default is None else f"`{json.dumps(field.default)}`"
-        what = f"{field.description}<br>Takes {field.expects}."
+        what = f"{field.description}<br>Takes {field.expects}.{' *Live.*' if is_live(field.path) else ''}"
         sections.setdefault(section, []).append(row(f"`{field.path}`", what, default, where))
     parts = []
     for section, rows in sections.items():

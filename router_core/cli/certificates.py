@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from router_core.config import RouterConfig
@@ -55,20 +55,34 @@ class Certificates:
             raise StartupError(problems)
         if not worker_tls.verify:
             _log.warning("worker_tls.verify is off: whoever answers at a worker's address is taken for it")
-        self._watched: list[tuple[str, ServerTls | WorkerTls, _Stamp]] = []
-        for section, holder in (("tls", self.server), ("worker_tls", self.workers)):
-            if holder is not None and holder.files:
-                self._watched.append((section, holder, _stamp(holder.files)))
+        self._watched = self._stamped()
         self._tasks = BackgroundTasks(_log, "renewed certificates are no longer noticed")
 
     def start(self) -> None:
         """Look for renewed files from now on."""
-        if self._watched:
-            self._tasks.start(self._follow())
+        self._tasks.start(self._follow())
 
     async def stop(self) -> None:
         """Look no more."""
         await self._tasks.cancel()
+
+    def renewal(self, config: RouterConfig) -> Callable[[], None]:
+        """Read everything anew, from the files that other settings name, and return what takes it.
+
+        Connections made from then on see it. Whether there is TLS towards clients at all stays as it was.
+
+        Raises:
+            StartupError: As when it was made.
+        """
+        fresh = Certificates(config)
+
+        def take() -> None:
+            if self.server is not None and fresh.server is not None:
+                self.server.take(fresh.server)
+            self.workers.take(fresh.workers)
+            self._watched = self._stamped()
+
+        return take
 
     def look(self) -> None:
         """Take what has changed since the last look; what cannot be used leaves the old in place."""
@@ -83,6 +97,13 @@ class Certificates:
                 _log.error("%s; what was read before stays in use", _sentence(section, error))
             else:
                 _log.info("%s: the files have changed and were read again", section)
+
+    def _stamped(self) -> list[tuple[str, ServerTls | WorkerTls, _Stamp]]:
+        holders: tuple[tuple[str, ServerTls | WorkerTls | None], ...] = (
+            ("tls", self.server),
+            ("worker_tls", self.workers),
+        )
+        return [(name, each, _stamp(each.files)) for name, each in holders if each is not None and each.files]
 
     async def _follow(self) -> None:
         while True:

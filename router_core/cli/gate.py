@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 
-from router_core.config import ApiKey, AuthConfig, RouterConfig, all_keys
+from router_core.config import AdmissionConfig, ApiKey, AuthConfig, RouterConfig, all_keys
+from router_core.config.admission import NOBODY_WAITS
 from router_core.contract.errors import StartupError
 from router_core.observability.gate_samplers import access_sampler, admission_sampler
 from router_core.observability.registry import MetricsRegistry
@@ -16,6 +18,7 @@ from router_core.traffic.admission import Admission
 from router_core.traffic.reception import Reception
 from router_core.traffic.routes import Routes
 
+_log = logging.getLogger(__name__)
 Handle = Callable[[Exchange], None]
 
 
@@ -40,10 +43,9 @@ class Gate:
         """
         self._auth = config.auth
         self._keys = _usable(config.auth)
-        # Who waits longer than a request may take is cut off without an answer.
-        timeout_s = min(config.admission.queue_timeout_s, config.limits.request_timeout_s)
+        self._longest_s = config.limits.request_timeout_s
+        self._limits = self._limits_of(config.admission, self._keys)
         self._others: list[tuple[RelayServer, AccessControl, Handle]] = []
-        self._settings = config.admission.model_copy(update={"queue_timeout_s": timeout_s})
 
     @property
     def is_closed(self) -> bool:
@@ -69,7 +71,7 @@ class Gate:
             is_routed_unknown=routes.routes_unknown,
         )
         self.admission = Admission(
-            self._settings,
+            self._limits,
             self._keys,
             dispatch=routes.dispatch,
             loop=asyncio.get_running_loop(),
@@ -92,35 +94,34 @@ class Gate:
         self._others.append((relay, access, handle))
         self._stand_in_the_way()
 
-    def reload(self, auth: AuthConfig | None = None) -> None:
-        """Take new keys; requests that were let in go on. `forward_keys` and `open_metrics` stay as they were.
-
-        Args:
-            auth: New settings; None reads the file of the present ones again.
+    def renewal(self, config: RouterConfig) -> Callable[[], None]:
+        """Read and check keys and limits anew, and return what takes them; requests that were let in go on.
 
         Raises:
-            StartupError: If they cannot be used, or would open a router that was closed: the old keys stay then.
+            StartupError: If they cannot be used, or would open a router that was closed.
         """
-        self.renewal(auth or self._auth)()
-
-    def renewal(self, auth: AuthConfig) -> Callable[[], None]:
-        """Read and check new keys, and return what takes them.
-
-        Raises:
-            StartupError: As `reload`.
-        """
-        keys = _usable(auth)
+        auth, keys = config.auth, _usable(config.auth)
         if self._keys and not keys:
             raise StartupError(["auth: no key is left, which would open the router; restart it if you mean that"])
+        limits = self._limits_of(config.admission, keys)
 
         def take() -> None:
-            self._auth, self._keys = auth, keys
-            for access in (self.access, *(access for _, access, _ in self._others)):
-                access.set_keys(keys)
-            self.admission.set_keys(keys)
+            self._auth, self._keys, self._limits = auth, keys, limits
+            self.access.set_keys(keys, forward_keys=auth.forward_keys, open_metrics=auth.open_metrics)
+            for _, access, _ in self._others:
+                access.set_keys(keys, forward_keys=True, open_metrics=auth.open_metrics)
+            self.admission.set_limits(limits, keys)
             self._stand_in_the_way()
+            _log.info("reloaded: %d API keys, limits %s", len(keys), "on" if self.admission.is_needed else "off")
 
         return take
+
+    def _limits_of(self, admission: AdmissionConfig, keys: Iterable[ApiKey]) -> AdmissionConfig:
+        """Return the limits as they hold: who waits longer than a request may take would be cut off unanswered."""
+        idle = admission.settings_of_queue
+        if idle and not admission.is_limited and not any(key.max_concurrent_requests for key in keys):
+            _log.warning("admission: %s %s", idle[0], NOBODY_WAITS)  # only a file of keys could have said otherwise
+        return admission.model_copy(update={"queue_timeout_s": min(admission.queue_timeout_s, self._longest_s)})
 
     def _stand_in_the_way(self) -> None:
         first = self.access.handle if self.is_closed else self._routes.handle

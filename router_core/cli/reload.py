@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from router_core.cli.served_pool import ServedPool
 from router_core.cli.settings_source import SettingsSource
 from router_core.cli.succession import Succession
-from router_core.config import ModelConfig, PolicySelection, PoolSettings, RouterConfig, pools_of
+from router_core.config import PolicySelection, PoolSettings, RouterConfig, pools_of
+from router_core.config.live import LIVE_IN_POOL, needing_restart
 from router_core.contract.errors import StartupError
 from router_core.observability.registry import MetricsRegistry
 
@@ -22,8 +23,6 @@ ReloadPart = Callable[[RouterConfig], Callable[[], None]]
 """Checks new settings and returns what takes them over; raises `StartupError` if they cannot be, changing nothing."""
 
 _LOOK_S = 1.0
-_LIVE = frozenset({"policy", "prefill_policy", "decode_policy", "wrappers", "log_level", "auth"})
-_LIVE_IN_MODEL = frozenset({"policy", "prefill_policy", "decode_policy", "wrappers"})
 
 
 class Reloading:
@@ -31,7 +30,8 @@ class Reloading:
 
     Attributes:
         parts: Who else than the pools can take over settings while the router runs.
-        config: The settings that hold now.
+        config: The settings as they were read last; those in `needs_restart` do not hold yet.
+        needs_restart: Settings that were changed and hold only after a restart, by their paths.
 
     Args:
         config: The settings the router was started with.
@@ -49,6 +49,8 @@ class Reloading:
         on_replaced: Callable[[], None],
     ) -> None:
         self.config = config
+        self.needs_restart: tuple[str, ...] = ()
+        self._at_start = config
         self.parts: list[ReloadPart] = []
         self._pools = {pool.name: pool for pool in pools}
         self._metrics = metrics
@@ -78,8 +80,9 @@ class Reloading:
                 self._metrics.count("reloads_total", 1, {"result": "refused"})
                 _log.error("not reloaded: %s", "; ".join(error.problems))
                 raise
-            if needs_restart := _changed(self.config, config):
-                _log.warning("changed, but needs a restart: %s", ", ".join(needs_restart))
+            self.needs_restart = needing_restart(self._at_start, config)
+            if self.needs_restart:
+                _log.warning("changed, but needs a restart: %s", ", ".join(self.needs_restart))
             self.config = config
             self._on_replaced()
             self._metrics.count("reloads_total", 1, {"result": "done"})
@@ -134,20 +137,4 @@ async def follow_settings(
 
 
 def _live(settings: PoolSettings) -> tuple[object, ...]:
-    return tuple(getattr(settings, name) for name in sorted(_LIVE_IN_MODEL))
-
-
-def _changed(old: RouterConfig, new: RouterConfig) -> list[str]:
-    """Return the settings that differ and cannot change while the router runs."""
-    names = [
-        name
-        for name in RouterConfig.model_fields
-        if name not in _LIVE | {"models"} and getattr(old, name) != getattr(new, name)
-    ]
-    if [_fixed(model) for model in old.models] != [_fixed(model) for model in new.models]:
-        names.append("models")
-    return names
-
-
-def _fixed(model: ModelConfig) -> dict[str, object]:
-    return {name: getattr(model, name) for name in type(model).model_fields if name not in _LIVE_IN_MODEL}
+    return tuple(getattr(settings, name) for name in sorted(LIVE_IN_POOL))

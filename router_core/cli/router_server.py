@@ -43,7 +43,13 @@ from router_core.fleet.telemetry.poller import TelemetryPoller
 from router_core.observability.logs import log_level, set_log_level
 from router_core.observability.registry import MetricsRegistry
 from router_core.observability.samplers import membership_sampler, telemetry_sampler, traffic_sampler
-from router_core.observability.signals import SignalBoard, membership_check, telemetry_check, watch_pools
+from router_core.observability.signals import (
+    SignalBoard,
+    membership_check,
+    settings_check,
+    telemetry_check,
+    watch_pools,
+)
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.relay.exchange import Exchange
@@ -98,8 +104,9 @@ class RouterServer:
         self._keys = worker_keys(config)
         self.registrations = WorkerRegistry(self.pool, wall_clock=time.time, keys=self._keys)
         self.reloading = Reloading(config, self.pools, self.registry, on_replaced=self._poll_if_needed)
-        self.reloading.parts += [self._take_keys, _take_log_level]
+        self.reloading.parts += [self.certificates.renewal, self.gate.renewal, _take_log_level]
         self.signals = SignalBoard()
+        self.signals.add(settings_check(lambda: self.reloading.needs_restart))
         parts = [pool.part for pool in self.pools]
         if len(parts) > 1:
             Partition(self.pool, parts)
@@ -155,15 +162,6 @@ class RouterServer:
     def drain(self) -> None:
         """Tell everybody to go elsewhere: not ready any more, answers close their connections. Who comes is served."""
         self._relay.drain()
-
-    def _take_keys(self, config: RouterConfig) -> Callable[[], None]:
-        take = self.gate.renewal(config.auth)
-
-        def take_and_tell() -> None:
-            take()
-            _log.info("reloaded: %d API keys", self.gate.key_count)
-
-        return take_and_tell
 
     def end_grace(self) -> None:
         """End the requests that still run; whoever waits in `stop` goes on with the rest of it."""

@@ -27,8 +27,8 @@ class Signal(NamedTuple):
     """The state of one signal.
 
     Attributes:
-        signal: Which kind: `membership`, `telemetry`, `cache_prediction` or `policy`.
-        subject: Whose: a pool's or a source's name.
+        signal: Which kind: `membership`, `telemetry`, `cache_prediction`, `policy` or `settings`.
+        subject: Whose: a pool's or a source's name, or `router`.
         is_degraded: Whether it cannot be relied upon.
         detail: Why, or what is known; one clause.
     """
@@ -182,6 +182,17 @@ def telemetry_check(pool: str, freshness: Callable[[], Mapping[str, Freshness]])
 
 
 _MAX_FAILURES = 3
+
+
+def settings_check(needs_restart: Callable[[], Iterable[str]]) -> Check:
+    """Return a check of whether the router runs with the settings it has read last."""
+
+    def check() -> Iterator[Signal]:
+        waiting = ", ".join(needs_restart())
+        detail = f"changed, but needs a restart: {waiting}" if waiting else "all that were read are in use"
+        yield Signal("settings", "router", bool(waiting), detail)
+
+    return check
 
 
 def membership_check(states: Callable[[], Iterable[SourceState]]) -> Check:

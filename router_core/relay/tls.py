@@ -23,7 +23,7 @@ class ServerTls:
     """What the router shows to clients.
 
     Attributes:
-        context: For the listening sockets; it stays the same, so that a renewed certificate is shown without a restart.
+        context: For handshakes that begin now.
         files: What it was made from.
     """
 
@@ -43,15 +43,17 @@ class ServerTls:
         self.context = self._make()
 
     def renew(self) -> None:
-        """Read the files again; connections made from now on see what they hold. An authority, once trusted, stays.
+        """Read the files again; connections made from now on see what they hold.
 
         Raises:
             CertificateError: If one of them cannot be used; nothing has changed then.
         """
-        self._make()  # tried out first: a context that took half of a pair would refuse everybody
-        _load_pair(self.context, self._cert, self._key)
-        if self._client_ca is not None:
-            _load_authority(self.context, self._client_ca, "client_ca")
+        self.context = self._make()
+
+    def take(self, other: ServerTls) -> None:
+        """Show from now on what another one shows."""
+        self.files, self.context = other.files, other.context
+        self._cert, self._key, self._client_ca = other._cert, other._key, other._client_ca
 
     def _make(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -112,6 +114,11 @@ class WorkerTls:
             CertificateError: If one of them cannot be used; nothing has changed then.
         """
         self._context = self._make()
+
+    def take(self, other: WorkerTls) -> None:
+        """Speak to workers from now on as another one does."""
+        self.server_name, self.files, self._context = other.server_name, other.files, other._context
+        self._ca, self._cert, self._key, self._verify = other._ca, other._cert, other._key, other._verify
 
     def _make(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if self._ca else ssl.create_default_context()

@@ -70,13 +70,13 @@ class AccessControl:
     ) -> None:
         self.refusals: dict[str, int] = {}
         self._admitted = admitted
+        self._is_routed_unknown = is_routed_unknown
+        self.set_keys(keys, forward_keys=forward_keys, open_metrics=open_metrics)
+
+    def set_keys(self, keys: Iterable[ApiKey], *, forward_keys: bool, open_metrics: bool) -> None:
+        """Take these keys and rules from now on; requests that were let in go on."""
         self._forward_keys = forward_keys
         self._open_paths = PROBES | {_METRICS} if open_metrics else PROBES
-        self._is_routed_unknown = is_routed_unknown
-        self.set_keys(keys)
-
-    def set_keys(self, keys: Iterable[ApiKey]) -> None:
-        """Take these keys from now on; requests that were let in go on."""
         self._holders: Mapping[bytes, KeyHolder] = {
             key.digest: KeyHolder(key.name, frozenset(key.scopes) | _implied(key.scopes)) for key in keys
         }

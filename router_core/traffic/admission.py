@@ -109,20 +109,15 @@ class Admission:
         self._dispatch = dispatch
         self._loop = loop
         self._waited = waited
-        self._max_running = settings.max_concurrent_requests or _NO_LIMIT
-        self._queue_size = settings.queue_size
-        self._queue_timeout_s = settings.queue_timeout_s
-        self._priority_field = settings.priority_header.encode()
-        now = loop.time()
-        self._requests = None if settings.requests_per_s is None else RateLimit(settings.requests_per_s, now)
-        self._tokens = None if settings.tokens_per_s is None else RateLimit(settings.tokens_per_s, now)
+        self._requests: RateLimit | None = None
+        self._tokens: RateLimit | None = None
         self._queue = FairQueue()
         self._flows: dict[str | None, Flow] = {None: Flow("")}
         self._mean_wait_s = 0.0
         self._timeout: Timer | None = None
         self._rate_timer: Timer | None = None
         self._is_called = False
-        self.set_keys(keys)
+        self.set_limits(settings, keys)
 
     @property
     def is_needed(self) -> bool:
@@ -142,14 +137,30 @@ class Admission:
         """Requests in the queue."""
         return len(self._queue)
 
-    def set_keys(self, keys: Iterable[ApiKey]) -> None:
-        """Take the limits of these keys; what runs and waits goes on."""
+    def set_limits(self, settings: AdmissionConfig, keys: Iterable[ApiKey]) -> None:
+        """Take these limits, and those of these keys, from now on.
+
+        What runs goes on, and counts: under a cap that was lowered nobody begins until enough have ended. Who waits
+        keeps the place, even in a queue that was made smaller, and waits at most as long as is said now.
+        """
         now = self._loop.time()
+        self._max_running = settings.max_concurrent_requests or _NO_LIMIT
+        self._queue_size = settings.queue_size
+        self._queue_timeout_s = settings.queue_timeout_s
+        self._priority_field = settings.priority_header.encode()
+        self._requests = RateLimit.renewed(self._requests, settings.requests_per_s, now)
+        self._tokens = RateLimit.renewed(self._tokens, settings.tokens_per_s, now)
         flows: dict[str | None, Flow] = {None: self._flows[None]}
         for key in keys:
             flow = flows[key.name] = self._flows.get(key.name) or Flow(key.name)
             flow.take_limits(key, now)
         self._flows = flows
+        if self._rate_timer is not None:
+            self._rate_timer.cancel()
+            self._rate_timer = None
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = self._loop.call_later(0, self._end_waits)
         self._call()
 
     def admit(self, exchange: Exchange) -> None:

@@ -46,8 +46,8 @@ class Flow:
         self.max_running = key.max_concurrent_requests or float("inf")
         self.highest = PRIORITIES.index(key.max_priority)
         self.weight = key.weight
-        self.requests = None if key.requests_per_s is None else RateLimit(key.requests_per_s, now)
-        self.tokens = None if key.tokens_per_s is None else RateLimit(key.tokens_per_s, now)
+        self.requests = RateLimit.renewed(self.requests, key.requests_per_s, now)
+        self.tokens = RateLimit.renewed(self.tokens, key.tokens_per_s, now)
 
     def wait_s(self, tokens: float, now: float) -> float:
         """Return the seconds until its own rates let a request pass, 0 if they do."""

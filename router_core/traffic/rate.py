@@ -23,6 +23,13 @@ class RateLimit:
         self._capacity = self._level = max(rate, 1.0)
         self._updated = now
 
+    @classmethod
+    def renewed(cls, present: RateLimit | None, rate: float | None, now: float) -> RateLimit | None:
+        """Return what keeps this rate, None for none; a limit of the same rate stays, with all that was taken of it."""
+        if rate is None:
+            return None
+        return present if present is not None and present._rate == rate else cls(rate, now)
+
     def wait_s(self, amount: float, now: float) -> float:
         """Return the seconds until `amount` may be taken; 0 if it may be now."""
         self._level = min(self._capacity, self._level + (now - self._updated) * self._rate)

@@ -68,7 +68,7 @@ async def test_keys_and_tls_hold_there_too(tmp_path):
             headers = {} if key is None else {"Authorization": f"Bearer {key}"}
             async with router.session.get(workers, headers=headers) as response:
                 assert response.status == status
-        router.server.gate.reload()
+        router.server.gate.renewal(router.server.config)()
         async with router.session.get(workers) as response:
             assert response.status == 401
 
@@ -137,7 +137,7 @@ async def test_a_page_that_is_allowed_may_ask_and_read_even_refusals():
                 assert response.headers.getall("Access-Control-Allow-Origin") == [ORIGIN]
                 assert "x-request-id" in response.headers["Access-Control-Expose-Headers"]
                 await response.read()
-        router.server.gate.reload()
+        router.server.gate.renewal(router.server.config)()
         async with router.get("/v1/models", headers=headers) as response:
             assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
         async with router.session.options(

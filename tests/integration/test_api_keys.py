@@ -341,15 +341,15 @@ async def test_reload_takes_new_keys_and_forgets_old_ones(simulated_engine, tmp_
 
         assert [await ask("sk-old"), await ask("sk-new"), await ask("sk-stays")] == [200, 401, 200]
         file.write_text("keys: [new=sk-new, both=sk-stays]")
-        router.server.gate.reload()
+        router.server.gate.renewal(router.server.config)()
         # on the same connection, whose head is remembered
         assert [await ask("sk-stays"), await ask("sk-old"), await ask("sk-new")] == [200, 401, 200]
         file.write_text("keys: [{name: broken}]")
         with pytest.raises(StartupError, match="give either key or sha256"):
-            router.server.gate.reload()
+            router.server.gate.renewal(router.server.config)()
         file.write_text("keys: []")
         with pytest.raises(StartupError, match="holds no key"):
-            router.server.gate.reload()
+            router.server.gate.renewal(router.server.config)()
         assert [await ask("sk-new"), await ask("sk-old")] == [200, 401]  # as before
 
 

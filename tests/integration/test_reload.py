@@ -10,7 +10,7 @@ from router_core.api import PolicyConfig, hookimpl
 from router_core.config import RouterConfig
 from router_core.contract.errors import StartupError
 from tests.integration.router_process import router_process
-from tests.integration.support import in_house, running_router
+from tests.integration.support import RawClient, chat, in_house, running_router, until
 
 LIVES: list[str] = []
 
@@ -101,6 +101,62 @@ async def test_a_pool_whose_settings_stay_keeps_its_policy_and_what_it_has_learn
         new[0]._conduct.is_quarantined = True
         await router.server.reloading.reload(anew(router, **three_pools(living("a"), living("b2"), living("c"))))
         assert policies(router)[0] is not new[0], "one that is cut off gets another chance"
+
+
+async def test_limits_are_taken_over_and_those_who_wait_hear_of_it(simulated_engine):
+    async with (
+        simulated_engine() as engine,
+        running_router([engine], admission={"max_concurrent_requests": 1}) as router,
+        await RawClient.connect(router.url) as running,
+        await RawClient.connect(router.url) as waiting,
+        await RawClient.connect(router.url) as late,
+    ):
+        admission = router.server.gate.admission
+        running.send(chat(stream=True, max_tokens=100_000, ignore_eos=True))
+        await running.read_until(b"content")
+        waiting.send()
+        await until(lambda: admission.waiting == 1)
+        await router.server.reloading.reload(anew(router, admission={"max_concurrent_requests": 2}))
+        assert (await waiting.read_answer())[0] == 200
+        await router.server.reloading.reload(anew(router, admission={"max_concurrent_requests": 1, "queue_size": 0}))
+        late.send()
+        assert (await late.read_answer())[0] == 429
+        await router.server.reloading.reload(anew(router, admission={}))
+        late.send()
+        assert (await late.read_answer())[0] == 200
+        running.hang_up()
+        await until(lambda: admission.running == admission.waiting == 0 and router.is_settled())
+
+
+async def test_rules_for_keys_are_taken_over(simulated_engine):
+    async with simulated_engine() as engine, running_router([engine], auth={"api_key": "sk-a"}) as router:
+        async with router.get("/metrics") as response:
+            assert response.status == 401
+        auth = {"api_key": "sk-a", "open_metrics": True, "forward_keys": True}
+        await router.server.reloading.reload(anew(router, auth=auth))
+        async with router.get("/metrics") as response:
+            assert response.status == 200
+        async with router.post(headers={"authorization": "Bearer sk-a"}) as response:
+            assert response.status == 200
+        assert engine.requests[-1].headers["authorization"] == "Bearer sk-a"
+
+
+async def test_settings_that_need_a_restart_are_named_until_they_are_taken_back(simulated_engine, caplog):
+    async with simulated_engine() as engine, running_router([engine]) as router:
+
+        async def degraded():
+            async with router.get("/health?verbose") as response:
+                signals = (await response.json())["signals"]
+            return {each["detail"] for each in signals if each["signal"] == "settings" and each["is_degraded"]}
+
+        before = router.server.config
+        changed = anew(router, limits={"stall_timeout_s": 5}, health={"interval_s": 3}, log_level="debug")
+        for _ in range(2):  # the second time nothing has changed, and still it waits
+            await router.server.reloading.reload(changed)
+            assert await degraded() == {"changed, but needs a restart: health.interval_s, limits.stall_timeout_s"}
+        assert caplog.text.count("changed, but needs a restart: health.interval_s, limits.stall_timeout_s") >= 2
+        await router.server.reloading.reload(lambda: before)
+        assert await degraded() == set()
 
 
 # --- as a process ---

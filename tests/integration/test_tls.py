@@ -6,8 +6,9 @@ import asyncio
 import datetime
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -22,7 +23,7 @@ from router_core.testing.scripted_server import Action, Close, Cut, Pause, Read,
 from router_core.testing.simulated_engine import SimulatedEngine
 
 from .certificates import Authority
-from .support import RawClient, chat, running_router, until
+from .support import CHAT, RawClient, chat, running_router, until
 
 HEALTHY = answer(b"ok")
 
@@ -118,6 +119,40 @@ def test_a_file_that_holds_the_wrong_half_of_a_pair_is_told_by_what_it_holds(aut
     both = tmp_path / "both.pem"
     both.write_text(cert.read_text() + key.read_text())
     assert ServerTls(both, both).files == (both, both)
+
+
+async def test_other_authorities_of_clients_are_taken_over_and_the_old_let_nobody_in(authority: Authority, tmp_path):
+    other = Authority(tmp_path, "other")
+    tls = authority.files("router")
+    ours, theirs = authority.client(with_certificate=True), other.client(with_certificate=True)
+    theirs.load_verify_locations(authority.ca)
+
+    async def is_served(router: Any, context: ssl.SSLContext) -> bool:
+        async with aiohttp.ClientSession() as session:
+            try:
+                async with session.post(router.url + CHAT, json=chat(), ssl=context) as response:
+                    return response.status == 200
+            except aiohttp.ClientError:
+                return False
+
+    async with (
+        SimulatedEngine(name="a") as engine,
+        running_router([engine], tls={**tls, "client_ca": str(authority.ca)}, client_tls=ours) as router,
+    ):
+        before = router.server.config
+
+        def with_tls(**settings: str) -> Callable[[], RouterConfig]:
+            given = before.model_dump(exclude_unset=True)
+            return lambda: RouterConfig.model_validate(given | {"tls": {**tls, **settings}})
+
+        assert [await is_served(router, context) for context in (ours, theirs)] == [True, False]
+        await router.server.reloading.reload(with_tls(client_ca=str(other.ca)))
+        assert [await is_served(router, context) for context in (ours, theirs)] == [False, True]
+        with pytest.raises(StartupError, match=r"tls\.client_ca: .*gone.* cannot be read"):
+            await router.server.reloading.reload(with_tls(client_ca=str(tmp_path / "gone")))
+        assert await is_served(router, theirs)
+        await router.server.reloading.reload(with_tls())
+        assert await is_served(router, authority.client())
 
 
 async def test_a_hang_up_over_tls_ends_the_workers_work(authority: Authority):

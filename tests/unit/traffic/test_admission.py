@@ -19,6 +19,7 @@ class Loop:
     def __init__(self):
         self.now = 100.0
         self.timers = []
+        self.count = 0
         self.soon = []
 
     def time(self):
@@ -28,8 +29,10 @@ class Loop:
         self.soon.append(callback)
 
     def call_later(self, delay, callback):
-        self.timers.append(timer := (self.now + delay, len(self.timers), callback))
-        return timer
+        self.count += 1
+        timer = (self.now + delay, self.count, callback)
+        self.timers.append(timer)
+        return SimpleNamespace(cancel=lambda: self.timers.remove(timer))
 
     def turn(self):
         while self.soon:
@@ -74,6 +77,10 @@ class Request:
         assert self.on_over is None
 
 
+def api_keys(keys):
+    return [ApiKey(name=name, key=f"sk-{name}", **limits) for name, limits in keys]
+
+
 class Gate:
     """Admission over a dispatcher that only collects."""
 
@@ -83,11 +90,15 @@ class Gate:
         self.waits = []
         self.admission = Admission(
             AdmissionConfig(**settings),
-            [ApiKey(name=name, key=f"sk-{name}", **limits) for name, limits in keys],
+            api_keys(keys),
             dispatch=dispatch or self.started.append,
             loop=self.loop,
             waited=self.waits.append,
         )
+
+    def set_limits(self, *keys, **settings):
+        self.admission.set_limits(AdmissionConfig(**settings), api_keys(keys))
+        self.loop.turn()
 
     def send(self, *args, **kwargs):
         request = Request(*args, **kwargs)
@@ -299,7 +310,7 @@ def test_a_key_over_its_rate_is_turned_away_at_once_and_told_when_to_return():
 def test_new_keys_bring_new_limits_and_what_runs_goes_on():
     gate = Gate(("a", {"max_concurrent_requests": 1}), ("gone", {}))
     first, second, third = gate.send(key="a"), gate.send(key="a"), gate.send(key="gone")
-    gate.admission.set_keys([ApiKey(name="a", key="sk-a", max_concurrent_requests=2)])
+    gate.set_limits(("a", {"max_concurrent_requests": 2}))
     gate.loop.turn()
     assert gate.started == [first, third, second]
     for request in (first, second, third):
@@ -448,4 +459,125 @@ def test_whatever_happens_every_place_is_given_back_once(seed):
     assert gate.is_empty()
     assert sum(gate.results.values()) == len(sent)
     assert not any(level for level in gate.admission._queue._levels)
+    assert all(request.status is not None for request in sent)
+
+
+# --- limits that change ---
+
+
+def test_a_cap_below_what_runs_lets_nobody_in_until_enough_have_ended():
+    gate = Gate(max_concurrent_requests=4, queue_size=10)
+    requests = [gate.send() for _ in range(6)]
+    gate.set_limits(max_concurrent_requests=2, queue_size=10)
+    assert (gate.admission.running, gate.admission.waiting) == (4, 2)
+    for ended, started in ((1, 4), (2, 4), (3, 5), (4, 6)):
+        gate.end(requests[ended - 1])
+        assert len(gate.started) == started
+    for request in requests[4:]:
+        gate.end(request)
+    assert gate.is_empty()
+
+
+@pytest.mark.parametrize("limits", [{"max_concurrent_requests": 3}, {"requests_per_s": 100}, {}])
+def test_a_cap_that_is_raised_or_gone_wakes_those_who_wait(limits):
+    gate = Gate(max_concurrent_requests=1)
+    requests = [gate.send() for _ in range(3)]
+    gate.set_limits(**limits)
+    assert gate.started == requests
+    assert gate.admission.is_needed is bool(limits)
+    for request in requests:
+        gate.end(request)
+    assert gate.is_empty()
+
+
+def test_a_rate_that_is_raised_or_gone_wakes_those_who_wait_for_it():
+    for limits in ({"requests_per_s": 1000}, {}):
+        gate = Gate(requests_per_s=0.01)
+        requests = [gate.send() for _ in range(2)]
+        assert gate.started == requests[:1]
+        gate.set_limits(**limits)
+        gate.loop.wait(0.01)
+        assert gate.started == requests
+
+
+def test_a_rate_that_stays_is_not_given_back_what_was_taken():
+    gate = Gate(("a", {"requests_per_s": 1}), requests_per_s=2)
+    assert gate.send(key="a").status is None
+    for _ in range(3):
+        gate.set_limits(("a", {"requests_per_s": 1}), requests_per_s=2)
+    assert gate.send(key="a").status == 429
+    gate.send()
+    gate.send()
+    assert gate.admission.waiting == 1
+
+
+def test_who_waits_waits_no_longer_than_is_said_now():
+    gate = Gate(max_concurrent_requests=1, queue_timeout_s=60)
+    gate.send()
+    waiting = gate.send()
+    gate.loop.wait(5)
+    gate.set_limits(max_concurrent_requests=1, queue_timeout_s=10)
+    gate.loop.wait(4)
+    assert waiting.status is None
+    gate.loop.wait(1.5)
+    assert waiting.status == 408
+    waiting = gate.send()
+    gate.set_limits(max_concurrent_requests=1, queue_timeout_s=100)
+    gate.loop.wait(99)
+    assert waiting.status is None
+    gate.loop.wait(2)
+    assert waiting.status == 408
+
+
+def test_who_waits_keeps_the_place_in_a_queue_that_was_made_smaller():
+    gate = Gate(max_concurrent_requests=1, queue_size=3)
+    requests = [gate.send() for _ in range(4)]
+    gate.set_limits(max_concurrent_requests=1, queue_size=1)
+    assert gate.admission.waiting == 3
+    assert gate.send().status == 429
+    for request in requests:
+        assert request.status is None
+        gate.end(request)
+    assert gate.started == requests
+    assert gate.is_empty()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_limits_come_and_go_every_place_is_given_back_once(seed):
+    chance = random.Random(seed)
+    gate = Gate(max_concurrent_requests=2)
+    sent = []
+    for _ in range(1500):
+        match chance.randrange(5):
+            case 0 | 1:
+                sent.append(gate.send(tokens=chance.randrange(200), key=chance.choice([None, "a", "b", "c"])))
+            case 2:
+                if open_requests := [request for request in sent if request.on_over is not None]:
+                    chance.choice(open_requests).end(chance.choice([200, 502]))
+            case 3:
+                gate.loop.wait(chance.random() / 5)
+            case 4 if chance.random() < 0.2:
+                limits = {
+                    "max_concurrent_requests": chance.choice([None, 1, 9]),
+                    "requests_per_s": chance.choice([1, 40]),
+                }
+                keys = [(name, limits) for name in "abc" if chance.random() < 0.7]
+                gate.set_limits(
+                    *keys,
+                    max_concurrent_requests=chance.choice([None, 1, 5]),
+                    queue_size=chance.choice([0, 3, 30]),
+                    queue_timeout_s=chance.choice([0.1, 1, 9]),
+                    requests_per_s=chance.choice([None, 20]),
+                    tokens_per_s=chance.choice([None, 2000]),
+                )
+        assert gate.admission.running == sum(request.on_over is not None for request in sent) - gate.admission.waiting
+        assert all(flow.running >= 0 for flow in gate.admission._flows.values())
+    gate.set_limits()
+    for _ in range(10):
+        for request in sent:
+            if request.on_over is not None:
+                request.end()
+        gate.loop.wait(20)
+    assert gate.is_empty()
+    assert sum(gate.results.values()) == len(sent)
     assert all(request.status is not None for request in sent)
