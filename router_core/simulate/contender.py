@@ -28,7 +28,7 @@ YARDSTICKS: Mapping[str, str] = MappingProxyType(
 LIMITS = FaultLimits(quarantine_after=0, budget_s=float("inf"))
 """Every fault is counted, none ends the policy's part: the figures say how often it failed."""
 
-_LABEL = re.compile(r"(?P<label>[\w.+-]+)=(?P<rest>.*)", re.DOTALL)
+_LABEL = re.compile(r"(?P<label>\w[\w.+, -]*)=(?P<rest>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class RunRecord:
         seed: The run's seed.
         rate: Starts per second that were aimed at; in a closed loop, of sessions.
         roles: The role of each engine in the fleet.
+        is_yardstick: Whether the policy is none but a measure for policies.
         requests: In the order of their arrival.
         samples: The fleet from time to time.
         busy_s: Seconds each engine computed.
@@ -90,6 +91,7 @@ class RunRecord:
     seed: int
     rate: float
     roles: tuple[WorkerRole, ...]
+    is_yardstick: bool = False
     requests: list[RequestRecord] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     busy_s: list[float] = field(default_factory=list)

@@ -57,7 +57,7 @@ class Replay:
         self._time = VirtualTime()
         self._trace = scenario.trace
         roles = tuple(engine.role for engine in scenario.fleet.engines)
-        self._record = RunRecord(contender.label, seed, scenario.start_rate, roles)
+        self._record = RunRecord(contender.label, seed, scenario.start_rate, roles, contender.is_yardstick)
         self._pairs = scenario.fleet.has_pairs
         self._left = len(self._trace.requests)
         self._seed = seed

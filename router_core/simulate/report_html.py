@@ -1,45 +1,24 @@
-"""The report as one page that needs nothing else: tables, plots as SVG, light and dark as the reader's system is."""
+"""The report as one page that needs nothing else: a summary, plots, and every figure in tables."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from router_core.contract.request import OutcomeStatus
 from router_core.simulate.comparison import Comparison
 from router_core.simulate.contender import YARDSTICKS
-from router_core.simulate.record import RunRecord
+from router_core.simulate.fleet_plan import FleetPlan
+from router_core.simulate.report_plots import kinds, plots
+from router_core.simulate.report_style import STYLE
 from router_core.simulate.report_text import headline, is_best, shown
-from router_core.simulate.summary import FIGURES, Spread, Summary, counted, imbalance
-from router_core.simulate.svg import Line, plot
+from router_core.simulate.summary import FIGURES, GROUPS, Figure, Summary
+from router_core.simulate.svg import Scale, number
 
-COLOURS = 10
-_POINTS = 120
-_LEAST_S = 1e-3
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #5d6878; --paper: #fff; --rule: #dfe4ea; --mark: #e8f3ec;
- --c0: #2563a8; --c1: #c2571a; --c2: #1f8a5b; --c3: #8b46b0; --c4: #b3293d; --c5: #7a6a12; --c6: #0f8a96; --c7: #b0418a;
- --c8: #55606e; --c9: #8c5a33; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --soft: #9aa5b4; --paper: #14181e; --rule: #2c343e;
- --mark: #1d3327;
- --c0: #6ea8ea; --c1: #f0935a; --c2: #5cc796; --c3: #c08ae0; --c4: #ee7486; --c5: #cdbb55; --c6: #56c8d3;
- --c7: #e584c3; --c8: #a4afbd; --c9: #cf9c70; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.2rem 4rem; max-width: 84rem; background: var(--paper); color: var(--ink);
- font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
-p, figcaption { color: var(--soft); } .scroll { overflow-x: auto; }
-table { border-collapse: collapse; white-space: nowrap; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--rule); text-align: right; font-weight: normal; }
-th:first-child, td:first-child { text-align: left; } thead th { color: var(--soft); }
-td small { display: block; color: var(--soft); } td.best { background: var(--mark); }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1.2rem; }
-figure { margin: 0; } svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 12px; }
-.grid { stroke: var(--rule); } .curve { fill: none; stroke-width: 2; }
-.key { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; list-style: none; padding: 0; }
-.key i { display: inline-block; width: 1.4em; height: .25em; vertical-align: middle; margin-right: .4em; }
-""" + "".join(f".c{n} {{ stroke: var(--c{n}); }} i.b{n} {{ background: var(--c{n}); }}\n" for n in range(COLOURS))
+_BY_NAME = {figure.name: figure for figure in FIGURES}
+_QUANTILES = ("p50", "p90", "p99")
+_BESIDE = ("ttft_p90", "hit_rate", "goodput")
+_LEAST_S = 1e-4
 
 
 def html_report(comparison: Comparison) -> str:
@@ -48,112 +27,147 @@ def html_report(comparison: Comparison) -> str:
 
 
 def _page(comparison: Comparison) -> Iterator[str]:
-    title = escape(headline(comparison))
-    slo, summaries = comparison.slo, comparison.summaries
+    summaries = comparison.summaries
     yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>{title}</title><style>{_STYLE}</style></head><body>"
-    yield f"<h1>Policies compared</h1><p>{title}. The first {comparison.warm_up * 100:g} % of arrivals are left out. "
-    yield f"SLO: first token within {slo.ttft_s:g} s, {slo.inter_token_s * 1e3:g} ms a token. "
-    yield "Small: least and most of the runs. Marked: the best policy of each column; yardsticks are no policies.</p>"
-    for kind, text in YARDSTICKS.items():
-        if any(summary.policy == kind for summary in summaries):
-            yield f"<p><code>{kind}</code> {escape(text)}.</p>"
+    yield f"<title>{escape(headline(comparison))}</title><style>{STYLE}{_hiding(len(summaries))}</style></head><body>"
+    policies = sum(not summary.is_yardstick for summary in summaries)
+    yield f"<h1>{'Policies compared' if policies > 1 else 'A policy simulated'}</h1>"
+    yield from _facts(comparison)
     for summary in summaries:
         for fault, count in summary.faults.items():
-            yield f"<p><strong>{escape(summary.policy)}: {count} faults ({escape(fault)}).</strong></p>"
-    yield "<h2>Plots</h2>"
-    yield '<ul class="key">'
-    for number, summary in enumerate(summaries):
-        yield f'<li><i class="b{number % COLOURS}"></i>{escape(summary.policy)}</li>'
-    yield '</ul><div class="plots">'
-    yield from _plots(comparison)
-    yield "</div><h2>Figures</h2>"
-    for start in range(0, len(FIGURES), 8):
-        yield from _table(summaries, start)
+            yield f'<p class="alarm"><strong>{escape(summary.policy)}: {count} faults ({escape(fault)}).</strong> '
+            yield "Its figures are partly those of the fallback.</p>"
+    yield "<h2>Time to first token</h2>"
+    yield from _glance(summaries)
+    yield "<h2>Distributions and course</h2>"
+    if len(summaries) > 1:
+        yield from _legend(summaries)
+    yield '<div class="plots">'
+    yield from plots(comparison)
+    yield "</div><h2>All figures</h2><p>"
+    if len(comparison.records[0]) > 1:
+        yield "Means of the runs; below them the least and the most. "
+    if policies > 1:
+        yield "Green: the best policy of a column. "
+    yield "Decisions are timed in real time on the machine that simulated.</p>"
+    yield '<div class="tables">'
+    for group in GROUPS:
+        yield f"<section><h3>{escape(group)}</h3>"
+        yield from _table(summaries, [figure for figure in FIGURES if figure.group == group])
+        yield "</section>"
+    yield "</div><footer>Made by <code>router-core simulate</code>. Times are those of a model of engines. "
+    yield "Nothing here was measured on one.</footer>"
     yield "</body></html>\n"
 
 
-def _plots(comparison: Comparison) -> Iterator[str]:
-    runs = [records[0] for records in comparison.records]
-    requests = [
-        [one for one in counted(run, comparison.warm_up) if one.status is OutcomeStatus.SUCCESS] for run in runs
+def _legend(summaries: Sequence[Summary]) -> Iterator[str]:
+    yield '<ul class="key">'
+    for at, (summary, kind) in enumerate(zip(summaries, kinds(summaries), strict=True)):
+        stroke = f'<svg viewBox="0 0 36 12" aria-hidden="true"><path class="curve {kind}" d="M0 6H36"/></svg>'
+        yield f'<li><label><input type="checkbox" id="show{at}" checked>{stroke} {escape(summary.policy)}</label></li>'
+    yield "</ul>"
+
+
+def _hiding(count: int) -> str:
+    """Let the boxes of the legend hide curves, without a script."""
+    return "".join(
+        f"body:has(#show{at}:not(:checked)) .plots polyline:nth-of-type({at + 1}) {{ display: none; }}\n"
+        for at in range(count)
+    )
+
+
+def _facts(comparison: Comparison) -> Iterator[str]:
+    scenario, slo = comparison.scenario, comparison.slo
+    trace, runs = scenario.trace, len(comparison.records[0])
+    what = "sessions" if trace.is_closed_loop else "requests"
+    prompt = sum(request.prompt_tokens for request in trace.requests) / len(trace.requests)
+    output = sum(request.output_tokens for request in trace.requests) / len(trace.requests)
+    facts = [
+        ("trace", f"{trace.name}: {len(trace.requests):,} requests of {prompt:,.0f} tokens on average, {output:,.0f} "
+         f"generated; {trace.reuse * 100:.0f} % of prompt tokens were seen before"),
+        ("load", f"{scenario.start_rate:.4g} {what} start per second"),
+        ("engines", _engines(scenario.fleet)),
+    ]  # fmt: skip
+    if scenario.fleet.failures:
+        facts.append(("failures", ", ".join(_failures(scenario.fleet))))
+    if scenario.routers > 1:
+        facts.append(("routers", f"{scenario.routers} side by side, each with its own idea of the load"))
+    each = " of each policy" if len(comparison.records) > 1 else ""
+    facts += [
+        ("runs", f"{runs}{each}; the first {comparison.warm_up * 100:g} % of arrivals are left out"),
+        ("SLO", f"first token within {slo.ttft_s:g} s, {slo.inter_token_s * 1e3:g} ms a token"),
     ]
-    ttfts = [sorted(one.ttft_s for one in each) for each in requests]
-    e2es = [sorted(one.duration_s for one in each) for each in requests]
-    gaps = [sorted(gap * 1e3 for one in each if (gap := one.inter_token_s) is not None) for each in requests]
-    yield _figure(
-        plot(_shares(runs, ttfts), x="time to first token, s", y="share of requests, %", is_x_log=True),
-        "Time to first token: how many requests had it within which time",
-    )
-    yield _figure(
-        plot(_shares(runs, e2es), x="end to end, s", y="share of requests, %", is_x_log=True),
-        "End to end: how many requests were over within which time",
-    )
-    yield _figure(
-        plot(_shares(runs, gaps), x="mean time between tokens, ms", y="share of requests, %", is_x_log=True),
-        "Time between tokens: how many requests had it on average",
-    )
-    waiting = [
-        Line(run.policy, number % COLOURS, [(sample.at_s, float(sum(sample.waiting))) for sample in run.samples])
-        for number, run in enumerate(runs)
+    facts += [
+        ("yardstick", f"{kind} {text}")
+        for kind, text in YARDSTICKS.items()
+        if any(summary.is_yardstick and summary.policy == kind for summary in comparison.summaries)
     ]
-    yield _figure(plot(waiting, x="time, s", y="requests waiting"), "Requests waiting in all engines together")
-    inside = [Line(run.policy, number % COLOURS, _uneven(run)) for number, run in enumerate(runs)]
-    yield _figure(
-        plot(inside, x="time, s", y="busiest / mean"), "Imbalance: requests in the busiest engine over the mean"
+    yield "<dl>"
+    yield from (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
+    yield "</dl>"
+
+
+def _engines(fleet: FleetPlan) -> str:
+    alike = Counter((engine.role.value, engine.constants.cache_tokens) for engine in fleet.engines)
+    kinds_of = (
+        f"{count}{'' if role == 'regular' else f' {role}'} with {tokens:,} tokens of KV cache"
+        + (" each" if count > 1 else "")
+        for (role, tokens), count in alike.items()
     )
-    hits = [Line(run.policy, number % COLOURS, _hit_rates(run)) for number, run in enumerate(runs)]
-    yield _figure(plot(hits, x="time, s", y="token hit rate, %"), "Token hit rate over time")
+    return ", ".join(kinds_of)
 
 
-def _figure(drawing: str, caption: str) -> str:
-    return f"<figure>{drawing}<figcaption>{escape(caption)}.</figcaption></figure>"
+def _failures(fleet: FleetPlan) -> Iterator[str]:
+    for failure in fleet.failures:
+        back = "for good" if failure.back_after_s is None else f"for {failure.back_after_s:g} s"
+        yield f"worker {failure.worker} is down from {failure.at_s:g} s on {back}"
 
 
-def _shares(runs: Sequence[RunRecord], values: Sequence[Sequence[float]]) -> list[Line]:
-    """Return the cumulative distribution of each run's ordered values."""
-    lines = []
-    for number, (run, ordered) in enumerate(zip(runs, values, strict=True)):
-        if not ordered:
-            continue
-        count = len(ordered)
-        places = sorted({min(count - 1, place * count // _POINTS) for place in range(_POINTS + 1)})
-        points = [(max(_LEAST_S, ordered[place]), (place + 1) / count * 100) for place in places]
-        lines.append(Line(run.policy, number % COLOURS, points))
-    return lines
+def _glance(summaries: Sequence[Summary]) -> Iterator[str]:
+    """Return a row for each policy with the quantiles on one scale."""
+    values = [
+        max(_LEAST_S, spread)
+        for summary in summaries
+        for name in _QUANTILES
+        for spread in (summary[f"ttft_{name}"].low, summary[f"ttft_{name}"].high)
+    ]
+    scale = Scale(min(values), max(values), is_log=True)
+    grid = "".join(f'<u style="left:{scale.place(tick) * 100:.2f}%"></u>' for tick in scale.ticks)
+    yield "<p>Circle: half of the requests had their first token within that time (p50); diamond: nine of ten (p90); "
+    yield "stroke: 99 of 100 (p99). The scale is logarithmic.</p>"
+    yield '<div class="scroll"><table class="glance"><thead><tr><th>policy</th>'
+    yield '<th class="rail"></th>'
+    yield from (f"<th>{escape(_BY_NAME[name].title)}</th>" for name in _BESIDE)
+    yield "</tr></thead><tbody>"
+    for summary, kind in zip(summaries, kinds(summaries), strict=True):
+        at = {name: scale.place(max(_LEAST_S, summary.mean(f"ttft_{name}"))) * 100 for name in _QUANTILES}
+        marks = "".join(f'<b class="{name}" style="left:{place:.2f}%"></b>' for name, place in at.items())
+        bar = f'<i style="left:{at["p50"]:.2f}%;width:{at["p99"] - at["p50"]:.2f}%"></i>'
+        yield f'<tr><th scope="row">{escape(summary.policy)}</th>'
+        yield f'<td class="rail"><div class="{kind}">{grid}{bar}{marks}</div></td>'
+        yield from (_cell(_BY_NAME[name], summary, summaries, has_range=False) for name in _BESIDE)
+        yield "</tr>"
+    ticks = "".join(f'<span style="left:{scale.place(tick) * 100:.2f}%">{number(tick)}</span>' for tick in scale.ticks)
+    yield f'</tbody><tfoot><tr><th>seconds</th><td class="rail"><div>{ticks}</div></td>'
+    yield f'<td colspan="{len(_BESIDE)}"></td></tr></tfoot></table></div>'
 
 
-def _uneven(run: RunRecord) -> list[tuple[float, float]]:
-    points = []
-    for sample in run.samples:
-        ratio = imbalance(sample, run.roles)
-        if ratio is not None:
-            points.append((sample.at_s, ratio))
-    return points
-
-
-def _hit_rates(run: RunRecord) -> list[tuple[float, float]]:
-    size = max(1, len(run.requests) // (_POINTS // 2))
-    points = []
-    for start in range(0, len(run.requests), size):
-        group = run.requests[start : start + size]
-        tokens = sum(one.prompt_tokens for one in group)
-        points.append((group[0].arrived_s, sum(one.cached_tokens for one in group) / tokens * 100))
-    return points
-
-
-def _table(summaries: Sequence[Summary], start: int) -> Iterator[str]:
-    figures = FIGURES[start : start + 8]
+def _table(summaries: Sequence[Summary], figures: Sequence[Figure]) -> Iterator[str]:
     yield '<div class="scroll"><table><thead><tr><th>policy</th>'
     yield from (f"<th>{escape(figure.title)}{', per s' if figure.unit == '1/s' else ''}</th>" for figure in figures)
     yield "</tr></thead><tbody>"
     for summary in summaries:
-        yield f"<tr><td>{escape(summary.policy)}</td>"
-        for figure in figures:
-            spread: Spread = summary[figure.name]
-            mark = ' class="best"' if is_best(figure, summary, summaries) else ""
-            span = "" if spread.low == spread.high else f"{shown(figure, spread.low)} - {shown(figure, spread.high)}"
-            yield f"<td{mark}>{shown(figure, spread.mean)}<small>{span}</small></td>"
+        yield f'<tr><th scope="row">{escape(summary.policy)}</th>'
+        yield from (_cell(figure, summary, summaries, has_range=True) for figure in figures)
         yield "</tr>"
     yield "</tbody></table></div>"
+
+
+def _cell(figure: Figure, summary: Summary, summaries: Sequence[Summary], *, has_range: bool) -> str:
+    spread = summary[figure.name]
+    mark = ' class="best"' if is_best(figure, summary, summaries) else ""
+    span = ""
+    if has_range and spread.low != spread.high:
+        span = f"<small>{shown(figure, spread.low)} to {shown(figure, spread.high)}</small>"
+    return f"<td{mark}>{shown(figure, spread.mean)}{span}</td>"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from router_core.simulate.comparison import Comparison
-from router_core.simulate.contender import YARDSTICKS
 from router_core.simulate.summary import FIGURES, Figure, Spread, Summary
 
 _TABLES = (
@@ -51,14 +51,21 @@ def headline(comparison: Comparison) -> str:
 
 
 def shown(figure: Figure, value: float) -> str:
-    """Return a value as people read it."""
+    """Return a value as people read it, to three digits."""
     if figure.unit == "share":
         return f"{value * 100:.1f} %"
     if figure.unit == "s":
-        return f"{value * 1e3:.1f} ms" if value < 0.1 else f"{value:.3g} s" if value < 1000 else f"{value:,.0f} s"
+        return f"{_three_digits(value * 1e3)} ms" if value < 0.9995 else f"{_three_digits(value)} s"
     if figure.unit == "us":
         return f"{value:.0f} us"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:.0f}" if value == int(value) and value < 1000 else _three_digits(value)
+
+
+def _three_digits(value: float) -> str:
+    value = float(f"{value:.3g}")
+    if value < 0.0005:
+        return "0"
+    return f"{value:,.{min(3, max(0, 2 - math.floor(math.log10(value))))}f}"
 
 
 def _lines(comparison: Comparison) -> Iterator[str]:
@@ -99,8 +106,8 @@ def _range(figure: Figure, spread: Spread) -> str:
 
 def is_best(figure: Figure, summary: Summary, summaries: Sequence[Summary]) -> bool:
     """Whether no policy has a better mean of a figure; never for yardsticks, or where all are equal."""
-    rivals = [each for each in summaries if each.policy not in YARDSTICKS]
-    if figure.is_better_low is None or summary.policy in YARDSTICKS or len(rivals) < 2:
+    rivals = [each for each in summaries if not each.is_yardstick]
+    if figure.is_better_low is None or summary.is_yardstick or len(rivals) < 2:
         return False
     values = [each[figure.name].mean for each in rivals]
     if min(values) == max(values):

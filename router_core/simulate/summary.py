@@ -40,37 +40,42 @@ class Figure:
         title: For people.
         unit: `s`, `share`, `1/s`, `us` or empty.
         is_better_low: Whether less is better; None where neither is.
+        group: What it is about, one of `GROUPS`.
     """
 
     name: str
     title: str
     unit: str
     is_better_low: bool | None
+    group: str
 
+
+GROUPS = ("First token", "Whole answer", "Between tokens", "Throughput", "Engines and router")
+"""What figures are about, in the order of reports."""
 
 FIGURES = (
-    Figure("hit_rate", "token hit rate", "share", False),
-    Figure("ttft_mean", "TTFT mean", "s", True),
-    Figure("ttft_p50", "TTFT p50", "s", True),
-    Figure("ttft_p90", "TTFT p90", "s", True),
-    Figure("ttft_p99", "TTFT p99", "s", True),
-    Figure("e2e_mean", "end-to-end mean", "s", True),
-    Figure("e2e_p50", "end-to-end p50", "s", True),
-    Figure("e2e_p90", "end-to-end p90", "s", True),
-    Figure("e2e_p99", "end-to-end p99", "s", True),
-    Figure("inter_token_mean", "inter-token mean", "s", True),
-    Figure("inter_token_p90", "inter-token p90", "s", True),
-    Figure("inter_token_p99", "inter-token p99", "s", True),
-    Figure("request_rate", "requests completed", "1/s", False),
-    Figure("output_rate", "output tokens", "1/s", False),
-    Figure("goodput", "requests within the SLO", "share", False),
-    Figure("goodput_rate", "requests within the SLO", "1/s", False),
-    Figure("imbalance", "busiest engine / mean", "", True),
-    Figure("queue_mean", "waiting per engine", "", True),
-    Figure("queue_max", "longest queue", "", True),
-    Figure("utilisation", "time engines compute", "share", None),
-    Figure("decision_us", "decision", "us", True),
-    Figure("failed", "requests failed", "", True),
+    Figure("hit_rate", "token hit rate", "share", False, "First token"),
+    Figure("ttft_mean", "TTFT mean", "s", True, "First token"),
+    Figure("ttft_p50", "TTFT p50", "s", True, "First token"),
+    Figure("ttft_p90", "TTFT p90", "s", True, "First token"),
+    Figure("ttft_p99", "TTFT p99", "s", True, "First token"),
+    Figure("e2e_mean", "end-to-end mean", "s", True, "Whole answer"),
+    Figure("e2e_p50", "end-to-end p50", "s", True, "Whole answer"),
+    Figure("e2e_p90", "end-to-end p90", "s", True, "Whole answer"),
+    Figure("e2e_p99", "end-to-end p99", "s", True, "Whole answer"),
+    Figure("inter_token_mean", "inter-token mean", "s", True, "Between tokens"),
+    Figure("inter_token_p90", "inter-token p90", "s", True, "Between tokens"),
+    Figure("inter_token_p99", "inter-token p99", "s", True, "Between tokens"),
+    Figure("request_rate", "requests completed", "1/s", False, "Throughput"),
+    Figure("output_rate", "output tokens", "1/s", False, "Throughput"),
+    Figure("goodput", "requests within the SLO", "share", False, "Throughput"),
+    Figure("goodput_rate", "requests within the SLO", "1/s", False, "Throughput"),
+    Figure("imbalance", "busiest engine / mean", "", True, "Engines and router"),
+    Figure("queue_mean", "waiting per engine", "", True, "Engines and router"),
+    Figure("queue_max", "longest queue", "", True, "Engines and router"),
+    Figure("utilisation", "time engines compute", "share", None, "Engines and router"),
+    Figure("decision_us", "decision", "us", True, "Engines and router"),
+    Figure("failed", "requests failed", "", True, "Throughput"),
 )
 """Every figure a run has, in the order of reports."""
 
@@ -98,12 +103,14 @@ class Summary:
         runs: The figures of each run, by name.
         figures: Their spread, by name.
         faults: What the policy did wrong, in all runs together.
+        is_yardstick: Whether it is no policy but a measure for policies.
     """
 
     policy: str
     runs: tuple[Mapping[str, float], ...]
     figures: Mapping[str, Spread]
     faults: Mapping[str, int]
+    is_yardstick: bool = False
 
     def __getitem__(self, name: str) -> Spread:
         return self.figures[name]
@@ -128,7 +135,8 @@ def summarise(records: Sequence[RunRecord], *, slo: Slo | None = None, warm_up: 
         for kind, count in record.faults.items():
             faults[kind] = faults.get(kind, 0) + count
     spreads = {figure.name: Spread.of([run[figure.name] for run in runs]) for figure in FIGURES}
-    return Summary(records[0].policy, runs, MappingProxyType(spreads), MappingProxyType(faults))
+    first = records[0]
+    return Summary(first.policy, runs, MappingProxyType(spreads), MappingProxyType(faults), first.is_yardstick)
 
 
 def counted(record: RunRecord, warm_up: float) -> list[RequestRecord]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
 
 from router_core.contract.request import OutcomeStatus
 from router_core.contract.worker import WorkerRole
-from router_core.simulate import Contender, FleetPlan, Scenario, Slo, Spread, compare, summarise, synthetic
+from router_core.simulate import Contender, Failure, FleetPlan, Scenario, Slo, Spread, compare, summarise, synthetic
 from router_core.simulate.record import RequestRecord, RunRecord, Sample
 from router_core.simulate.report_html import html_report
 from router_core.simulate.report_json import json_report
-from router_core.simulate.report_text import text_report
+from router_core.simulate.report_plots import kinds
+from router_core.simulate.report_text import shown, text_report
 from router_core.simulate.saturation import cached_saturation_rate, saturation_rate
+from router_core.simulate.summary import FIGURES
+from router_core.simulate.svg import Scale
 
 ROLES = (WorkerRole.REGULAR,) * 2
 
@@ -66,7 +70,7 @@ def test_the_spread_of_several_runs_is_kept():
 @pytest.fixture(scope="module")
 def comparison():
     scenario = Scenario(synthetic("shared_prefixes", requests=120, rate=20), FleetPlan.uniform(2))
-    return compare(scenario, ["random", "oracle_pooled", Contender("round_robin", label="<b>")], seeds=2)
+    return compare(scenario, ["random", "oracle_pooled", Contender("round_robin", label="<x>")], seeds=2)
 
 
 def test_the_table_names_policies_figures_and_the_best(comparison):
@@ -79,7 +83,7 @@ def test_the_table_names_policies_figures_and_the_best(comparison):
 
 def test_the_json_holds_every_run(comparison):
     report = json.loads(json.dumps(json_report(comparison)))
-    assert [policy["policy"] for policy in report["policies"]] == ["random", "oracle_pooled", "<b>"]
+    assert [policy["policy"] for policy in report["policies"]] == ["random", "oracle_pooled", "<x>"]
     for policy in report["policies"]:
         for figure in policy["figures"].values():
             assert len(figure["runs"]) == 2
@@ -89,15 +93,64 @@ def test_the_json_holds_every_run(comparison):
 def test_the_page_needs_nothing_else_and_escapes_names(comparison):
     page = html_report(comparison)
     assert "http" not in page.replace("http://www.w3.org", "")
-    assert "<b>" not in page
-    assert "&lt;b&gt;" in page
+    assert "<x>" not in page
+    assert "&lt;x&gt;" in page
     assert "prefers-color-scheme: dark" in page
     drawings = re.findall(r"<svg.*?</svg>", page)
-    assert len(drawings) == 6
+    assert len(drawings) == 6 + 3  # plots, and strokes of the legend
     for drawing in drawings:
         tree = ElementTree.fromstring(drawing)
-        assert tree.findall("polyline")
+        assert len(tree.findall("polyline")) in {0, 3}
         assert "nan" not in drawing
+
+
+def test_a_page_of_one_policy_and_one_run_says_nothing_of_others():
+    fleet = FleetPlan.uniform(2, failures=(Failure(1, 1.0, 2.0),))
+    page = html_report(compare(Scenario(synthetic("bursts", requests=60), fleet), ["random"], seeds=1))
+    assert "A policy simulated" in page
+    assert 'class="key"' not in page
+    assert "first run" not in page
+    assert "worker 1 is down from 1 s on for 2 s" in page
+    assert page.count('<rect class="outage"') == 3
+
+
+def test_a_page_can_be_made_of_requests_that_all_failed():
+    fleet = FleetPlan.uniform(1, failures=(Failure(0, 0.0),))
+    page = html_report(compare(Scenario(synthetic("bursts", requests=20), fleet), ["random", "round_robin"], seeds=2))
+    assert "nothing to show" in page
+    assert "nan" not in page
+
+
+def test_every_policy_has_a_line_of_its_own_and_yardsticks_are_grey():
+    summaries = [summarise([run_of((0, 1, 3, 10, 0))]) for _ in range(14)]
+    summaries += [replace(summary, is_yardstick=True) for summary in summaries[:2]]
+    assert len(set(kinds(summaries))) == 16
+    assert kinds(summaries)[-2:] == ["y0", "y1"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "is_log", "ticks"),
+    [
+        (0, 7.2, False, (0, 2, 4, 6, 8)),
+        (1, 1.7, False, (1.0, 1.2, 1.4, 1.6, 1.8)),
+        (3, 3, False, (3, 3.2, 3.4, 3.6, 3.8, 4)),
+        (0.02, 0.3, True, (0.02, 0.05, 0.1, 0.2, 0.5)),
+        (0.04, 90, True, (0.01, 0.1, 1, 10, 100)),
+        (5, 5, True, (5, 10)),
+    ],
+)
+def test_a_scale_spans_its_values_with_a_few_round_ones(low, high, is_log, ticks):
+    scale = Scale(low, high, is_log=is_log)
+    assert scale.ticks == pytest.approx(ticks)
+    assert 0 <= scale.place(low) <= scale.place(high) <= 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 ms"), (0.0123, "12.3 ms"), (0.09996, "100 ms"), (0.9999, "1.00 s"), (2, "2.00 s"), (1234.5, "1,230 s")],
+)
+def test_times_have_three_digits(seconds, text):
+    assert shown(next(figure for figure in FIGURES if figure.name == "ttft_mean"), seconds) == text
 
 
 def test_processes_of_their_own_give_the_same_figures():
