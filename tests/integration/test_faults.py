@@ -173,20 +173,22 @@ async def test_a_stream_that_stops_ends_with_an_error():
         await worker.wait_closed(3)
 
 
-async def test_a_client_that_reads_slowly_is_not_the_workers_silence(simulated_engine):
+async def test_a_client_that_reads_slowly_is_not_the_workers_silence():
+    body = b"x" * 20_000_000
+    script = [Read(), answer(body), WaitForPeer()]
     async with (
-        simulated_engine() as engine,
-        running_router([engine], limits={"stall_timeout_s": 0.05}) as router,
+        ScriptedServer(worker_script(script)) as worker,
+        running_router([worker], limits={"stall_timeout_s": 0.05}) as router,
+        router.post() as response,
     ):
-        body = b"x" * 20_000_000
-        script = [Read(), answer(body), WaitForPeer()]
-        async with ScriptedServer(worker_script(script)) as worker:
-            async with running_router([worker], limits={"stall_timeout_s": 0.05}) as slow, slow.post() as response:
-                await asyncio.sleep(1.2)  # two looks of the router's
-                assert await response.read() == body
-            (outcome,) = slow.record.outcomes
-            assert outcome.status == "success"
-        assert await router.ask() == "engine"
+        (exchange,) = router.server._relay.exchanges()
+        await until(lambda: exchange._is_paused, "the client to be seen as slow")
+        for _ in range(2):
+            looked_at = exchange._still_since
+            await until(lambda: exchange._still_since > looked_at, "the router to look")  # noqa: B023
+        assert await response.read() == body
+        (outcome,) = await router.settled(1)
+        assert outcome.status == "success"
 
 
 # --- processes ---
