@@ -49,6 +49,7 @@ from router_core.observability.samplers import (
 )
 from router_core.observability.signals import SignalBoard, membership_check
 from router_core.plugin_host.context import LivePoolContext
+from router_core.plugin_host.decision_times import DecisionTimes
 from router_core.plugin_host.discovery import installed_policies
 from router_core.testing import conformance, engine_process, regressions
 from router_core.testing.builders import make_request, make_worker
@@ -289,8 +290,7 @@ class _FaultyPolicy:
     source = "in-house"
     faults = {("my_policy", "raised"): 1}  # noqa: RUF012  # nobody changes it
     is_quarantined = True
-    decision_count = 1
-    decision_seconds = 0.001
+    decision_times = DecisionTimes()
 
 
 class _BusyAdmission:

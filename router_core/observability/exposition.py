@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ from prometheus_client.metrics_core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
-    SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
 
@@ -28,11 +27,11 @@ class Sample(NamedTuple):
 
     Attributes:
         name: As in `MetricsRegistry.count`: the prefix, and a counter's `_total`, may be left out.
-        kind: Counter, gauge or summary.
+        kind: Counter, gauge or histogram.
         help: What it means, one sentence.
         labels: The same label names in every sample of a name.
-        value: The figure; of a summary, the sum of its observations.
-        observations: Of a summary, how many observations there were.
+        value: The figure; of a histogram, the sum of its observations.
+        buckets: Of a histogram, each bucket's upper bound, the last infinite, and how many observations are in it.
     """
 
     name: str
@@ -40,7 +39,7 @@ class Sample(NamedTuple):
     help: str
     labels: Mapping[str, str]
     value: float
-    observations: int = 0
+    buckets: Sequence[tuple[float, int]] = ()
 
 
 Sampler = Callable[[], Iterable[Sample]]
@@ -76,13 +75,19 @@ def expose(family: Family) -> Metric:
         if isinstance(cell, Cell):
             metric.add_metric(values, cell.value)  # type: ignore[attr-defined]  # all but the base class have it
             continue
-        total = 0
-        buckets = []
-        for bound, count in zip((*cell.bounds, _INFINITY), cell.counts, strict=True):
-            total += count
-            buckets.append(("+Inf" if bound == _INFINITY else repr(bound), total))
-        metric.add_metric(values, buckets, cell.sum)  # type: ignore[attr-defined]
+        buckets = zip((*cell.bounds, _INFINITY), cell.counts, strict=True)
+        metric.add_metric(values, _cumulative(buckets), cell.sum)  # type: ignore[attr-defined]
     return metric
+
+
+def _cumulative(buckets: Iterable[tuple[float, int]]) -> list[tuple[str, int]]:
+    """Return buckets as Prometheus has them: each holds the lower ones too."""
+    total = 0
+    found = []
+    for bound, count in buckets:
+        total += count
+        found.append(("+Inf" if bound == _INFINITY else repr(bound), total))
+    return found
 
 
 def expose_samples(
@@ -121,8 +126,8 @@ def expose_samples(
             continue
         seen.add((name, values))
         metric = metrics[name]
-        if isinstance(metric, SummaryMetricFamily):
-            metric.add_metric(values, sample.observations, sample.value)
+        if isinstance(metric, HistogramMetricFamily):
+            metric.add_metric(values, _cumulative(sample.buckets), sample.value)
         elif isinstance(metric, CounterMetricFamily | GaugeMetricFamily):
             metric.add_metric(values, sample.value)
     return list(metrics.values())
@@ -142,5 +147,4 @@ _METRIC_OF_KIND: Mapping[MetricKind, Callable[..., Metric]] = {
     MetricKind.COUNTER: CounterMetricFamily,
     MetricKind.GAUGE: GaugeMetricFamily,
     MetricKind.HISTOGRAM: HistogramMetricFamily,
-    MetricKind.SUMMARY: SummaryMetricFamily,
 }

@@ -18,7 +18,6 @@ class MetricKind(StrEnum):
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
-    SUMMARY = "summary"
 
 
 _UNFIT_FOR_A_NAME = re.compile(r"[^a-zA-Z0-9_]")
@@ -57,8 +56,6 @@ def exposed_names(kind: MetricKind, full_name: str) -> tuple[str, ...]:
     """Return every name a metric takes up in an exposition; no two metrics may share one."""
     if kind is MetricKind.HISTOGRAM:
         return full_name, full_name + "_bucket", full_name + "_sum", full_name + "_count"
-    if kind is MetricKind.SUMMARY:
-        return full_name, full_name + "_sum", full_name + "_count"
     return (full_name,)
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 from router_core.contract.worker import Circuit, Worker
 from router_core.observability.exposition import Sample, Sampler
 from router_core.observability.families import MetricKind
+from router_core.plugin_host.decision_times import DecisionTimes
 
 
 class ManagedPolicy(Protocol):
@@ -34,12 +35,8 @@ class ManagedPolicy(Protocol):
         """Whether the fallback decides in its stead."""
 
     @property
-    def decision_count(self) -> int:
-        """How often it was asked."""
-
-    @property
-    def decision_seconds(self) -> float:
-        """How long it took, all calls together."""
+    def decision_times(self) -> DecisionTimes:
+        """How often it decided, and how long it took."""
 
 
 def worker_sampler(pool: str, workers: Callable[[], Iterable[Worker]]) -> Sampler:
@@ -148,7 +145,7 @@ def policy_sampler(pool: str, current: Callable[[], ManagedPolicy]) -> Sampler:
     """
 
     def sample() -> Iterator[Sample]:
-        gauge, counter, summary = MetricKind.GAUGE, MetricKind.COUNTER, MetricKind.SUMMARY
+        gauge, counter = MetricKind.GAUGE, MetricKind.COUNTER
         policy = current()
         labels = {"pool": pool, "policy": policy.name}
         info = labels | {"source": policy.source}
@@ -156,17 +153,11 @@ def policy_sampler(pool: str, current: Callable[[], ManagedPolicy]) -> Sampler:
         yield Sample(
             "policy_quarantined", gauge, "1 while the fallback decides instead.", labels, int(policy.is_quarantined)
         )
-        yield Sample(
-            "policy_decision_seconds",
-            summary,
-            "Time the policy took to decide.",
-            labels,
-            policy.decision_seconds,
-            policy.decision_count,
-        )
-        for (plugin, kind), times in policy.faults.items():
+        text, times = "Seconds the policy took to decide.", policy.decision_times
+        yield Sample("policy_decision_seconds", MetricKind.HISTOGRAM, text, labels, times.seconds, times.buckets)
+        for (plugin, kind), count in policy.faults.items():
             of_plugin = {"pool": pool, "plugin": plugin, "kind": kind}
-            yield Sample("policy_faults_total", counter, "Faults of a policy or observer.", of_plugin, times)
+            yield Sample("policy_faults_total", counter, "Faults of a policy or observer.", of_plugin, count)
 
     return sample
 

@@ -21,6 +21,7 @@ from router_core.contract.request import Leg, RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.plugin_host.answers import Misfit, discard, match_pair, match_single
 from router_core.plugin_host.conduct import Conduct
+from router_core.plugin_host.decision_times import DecisionTimes
 from router_core.plugin_host.faults import FaultLimits, FaultLog
 from router_core.plugin_host.host import HookCall, PluginHost, ending, needs_of, stop_quietly
 from router_core.plugin_host.observers import Observers, observer_problems
@@ -50,8 +51,7 @@ class PolicyManager:
         needs: What policy, wrappers and observers need of a request, together.
         wants_first_token: Whether anybody listens to `on_first_token`.
         has_pair: Whether the policy chooses pairs jointly.
-        decision_count: Selections the policy answered.
-        decision_seconds: Seconds they took together.
+        decision_times: Selections the policy answered, by what they took.
         faults: Faults by plugin and kind, observers' included; a live view.
         in_flight: Attempts placed and not completed; whoever places them counts them here.
         keeps_observers: Whether its observers are stopped with it.
@@ -110,8 +110,7 @@ class PolicyManager:
         self._log = FaultLog(_LOGGER, clock) if log is None else log
         self.faults: Mapping[tuple[str, str], int] = self._log.counts
         self._conduct = Conduct(name, self._label, limits=limits, log=self._log, refuses=fallback == "fail")
-        self.decision_count = 0
-        self.decision_seconds = 0.0
+        self.decision_times = DecisionTimes()
         self._budget_s = limits.budget_s
 
         # One manager for the policy and all wrappers: that is what lets them wrap. Life is each plugin's own.
@@ -179,8 +178,7 @@ class PolicyManager:
             return self._fall_back(workers, request)
         finally:
             running.entered_at = None
-        self.decision_count += 1
-        self.decision_seconds += took
+        self.decision_times.note(took)
         if took <= self._budget_s:
             for worker in workers:  # by identity, and quicker than `in`, which compares
                 if worker is answer:
@@ -212,8 +210,7 @@ class PolicyManager:
             return self._fall_back_pair(prefill_workers, decode_workers, request)
         finally:
             running.entered_at = None
-        self.decision_count += 1
-        self.decision_seconds += took
+        self.decision_times.note(took)
         pair = None if answer is None else match_pair(answer, prefill_workers, decode_workers)
         if isinstance(pair, Misfit):
             discard(answer)

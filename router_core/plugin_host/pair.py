@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from router_core.contract.pool import PoolContext
 from router_core.contract.request import RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker, WorkerRole
+from router_core.plugin_host.decision_times import DecisionTimes
 from router_core.plugin_host.manager import PolicyManager, compose_pair
 from router_core.plugin_host.observers import Observers
 from router_core.plugin_host.watchdog import Watchdog
@@ -76,14 +77,9 @@ class PairManager:
         return self.prefill.is_quarantined or self.decode.is_quarantined
 
     @property
-    def decision_count(self) -> int:
-        """Selections both answered."""
-        return self.prefill.decision_count + self.decode.decision_count
-
-    @property
-    def decision_seconds(self) -> float:
-        """Seconds they took together."""
-        return self.prefill.decision_seconds + self.decode.decision_seconds
+    def decision_times(self) -> DecisionTimes:
+        """Selections both answered, by what they took."""
+        return self.prefill.decision_times + self.decode.decision_times
 
     @property
     def faults(self) -> Mapping[tuple[str, str], int]:

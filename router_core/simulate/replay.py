@@ -98,8 +98,8 @@ class Replay:
         record.busy_s = [worker.busy_s for worker in self._fleet.workers]
         record.ended_s = max((each.ended_s for each in record.requests), default=0.0)
         for router in self._routers:
-            record.decisions += router.manager.decision_count
-            record.decision_s += router.manager.decision_seconds
+            record.decisions += router.manager.decision_times.count
+            record.decision_s += router.manager.decision_times.seconds
             for (plugin, kind), count in router.manager.faults.items():
                 key = f"{plugin}: {kind}"
                 record.faults[key] = record.faults.get(key, 0) + count

@@ -313,10 +313,19 @@ def test_samples_that_would_make_an_invalid_exposition_are_dropped() -> None:
     assert 9 not in found.values()
 
 
-def test_a_sampled_summary_has_sum_and_count() -> None:
+TIMES = ((0.001, 60), (0.1, 30), (math.inf, 10))
+
+
+def test_a_sampled_histogram_has_sum_count_and_buckets_that_hold_the_lower_ones() -> None:
     registry = MetricsRegistry()
-    registry.add_sampler(lambda: [Sample("decision_seconds", MetricKind.SUMMARY, "Time.", {}, 0.5, 100)])
-    assert figures(registry) == {"router_core_decision_seconds_sum": 0.5, "router_core_decision_seconds_count": 100}
+    registry.add_sampler(lambda: [Sample("decision_seconds", MetricKind.HISTOGRAM, "Time.", {}, 0.5, TIMES)])
+    assert figures(registry) == {
+        "router_core_decision_seconds_sum": 0.5,
+        "router_core_decision_seconds_count": 100,
+        'router_core_decision_seconds_bucket{le="0.001"}': 60,
+        'router_core_decision_seconds_bucket{le="0.1"}': 90,
+        'router_core_decision_seconds_bucket{le="+Inf"}': 100,
+    }
 
 
 # --- exposing ---
@@ -327,7 +336,8 @@ def full_registry() -> MetricsRegistry:
     registry.count("requests_total", 1, {"worker": "http://a:1", "status": "success", "leg": "single"})
     registry.observe("request_duration_seconds", 0.2, {"leg": "single"})
     registry.gauge("tree_size", 12, {})
-    registry.add_sampler(lambda: [Sample("decision_seconds", MetricKind.SUMMARY, "Time.", {"policy": "x"}, 0.5, 100)])
+    labels = {"policy": "x"}
+    registry.add_sampler(lambda: [Sample("decision_seconds", MetricKind.HISTOGRAM, "Time.", labels, 0.5, TIMES)])
     return registry
 
 

@@ -8,6 +8,7 @@ from prometheus_client.exposition import generate_latest
 from router_core.contract.worker import Worker
 from router_core.observability.registry import MetricsRegistry
 from router_core.observability.samplers import policy_sampler, traffic_sampler, worker_sampler
+from router_core.plugin_host.decision_times import DecisionTimes
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,7 @@ class FakePolicy:
     source: str = "router-policy-cache-aware 0.1.0"
     faults: Mapping[tuple[str, str], int] = field(default_factory=dict)
     is_quarantined: bool = False
-    decision_count: int = 0
-    decision_seconds: float = 0.0
+    decision_times: DecisionTimes = field(default_factory=DecisionTimes)
 
 
 def lines(registry: MetricsRegistry) -> set[str]:
@@ -59,11 +59,18 @@ def test_a_policys_faults_and_quarantine_show() -> None:
 
 def test_a_policys_decisions_have_count_and_time() -> None:
     registry = MetricsRegistry()
-    busy = FakePolicy(decision_count=200, decision_seconds=0.5)
+    times = DecisionTimes()
+    for took_s in (5e-6, 1e-5, 3e-5, 0.2):
+        times.note(took_s)
+    busy = FakePolicy(decision_times=times)
     registry.add_sampler(policy_sampler("default", lambda: busy))
     assert {
-        'router_core_policy_decision_seconds_count{policy="cache_aware",pool="default"} 200.0',
-        'router_core_policy_decision_seconds_sum{policy="cache_aware",pool="default"} 0.5',
+        'router_core_policy_decision_seconds_count{policy="cache_aware",pool="default"} 4.0',
+        'router_core_policy_decision_seconds_sum{policy="cache_aware",pool="default"} 0.200045',
+        'router_core_policy_decision_seconds_bucket{le="1e-05",policy="cache_aware",pool="default"} 2.0',
+        'router_core_policy_decision_seconds_bucket{le="5e-05",policy="cache_aware",pool="default"} 3.0',
+        'router_core_policy_decision_seconds_bucket{le="0.1",policy="cache_aware",pool="default"} 3.0',
+        'router_core_policy_decision_seconds_bucket{le="+Inf",policy="cache_aware",pool="default"} 4.0',
     } <= lines(registry)
 
 

@@ -91,7 +91,7 @@ def test_answer_of_the_policy_is_the_choice(workers, request_):
     manager = manager_of(First())
     assert manager.select_single(workers, request_) is workers[0]
     assert request_.reason == "first"
-    assert (manager.decision_count, dict(manager.faults)) == (1, {})
+    assert (manager.decision_times.count, dict(manager.faults)) == (1, {})
 
 
 def test_reason_of_an_earlier_attempt_is_forgotten(bad, workers, request_):
@@ -257,7 +257,7 @@ def test_late_answer_is_used_counted_and_ends_in_quarantine(bad, workers, reques
     assert manager.select_single(workers, request_) is workers[0]
     assert manager.is_quarantined
     assert manager.select_single(workers, request_) is workers[1]
-    assert (manager.decision_count, round(manager.decision_seconds, 9)) == (2, 0.12)
+    assert (manager.decision_times.count, round(manager.decision_times.seconds, 9)) == (2, 0.12)
     assert messages(caplog)[0] == (
         "policy 'mine' (router-policy-mine 0.1.0): select_single took 60.0 ms, over its budget of 50 ms"
     )
@@ -345,7 +345,7 @@ def test_pair_is_matched_by_url_and_made_a_tuple(bad, prefill_workers, decode_wo
         assert (prefill is prefill_workers[0], decode is decode_workers[1]) == (True, True)
     policy.answer = None
     assert manager.select_pair(prefill_workers, decode_workers, request_) is None
-    assert (dict(manager.faults), manager.decision_count) == ({}, 3)
+    assert (dict(manager.faults), manager.decision_times.count) == ({}, 3)
 
 
 P0, D0, X = Worker("http://p0"), Worker("http://d0"), Worker("http://x")

@@ -71,7 +71,7 @@ def test_each_leg_goes_by_its_own_policy(prefill_workers, decode_workers, reques
     assert pair.select_pair(prefill_workers, decode_workers, request_) == (prefill_workers[0], decode_workers[1])
     assert (left.heard, right.heard) == ([("select", Leg.PREFILL)], [("select", Leg.DECODE)])
     assert request_.leg is Leg.SINGLE
-    assert (pair.name, pair.decision_count, pair.is_quarantined) == ("left+right", 2, False)
+    assert (pair.name, pair.decision_times.count, pair.is_quarantined) == ("left+right", 2, False)
 
 
 def test_each_side_hears_of_its_own_workers_and_observers_of_all(prefill_workers, decode_workers, request_):
