@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from router_core.config import RouterConfig
+from router_core.relay.origin import UpstreamLimits
 from router_core.relay.parties import Silence
 from router_core.relay.server import DownstreamLimits
-from router_core.relay.upstream import UpstreamLimits
 
 
 def downstream_limits(config: RouterConfig) -> DownstreamLimits:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from router_core.config.values import split_words
 from router_core.contract.errors import shown
-from router_core.relay.head import REQUEST_HOP_BY_HOP
+from router_core.relay.request_head import REQUEST_HOP_BY_HOP
 
 _NAME = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]+\*?")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from router_core.relay.head import RequestHead
     from router_core.relay.parties import Source
+    from router_core.relay.request_head import RequestHead
 
 Pieces = tuple[bytes | memoryview, ...]
 """A body in parts that are written one after the other, never joined when they are large."""

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from router_core.relay.answer_heads import AnswerHead
 from router_core.relay.exchange import Exchange
-from router_core.relay.head import AnswerHead
 from router_core.relay.head_memory import HeadMemory
 
 

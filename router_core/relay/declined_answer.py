@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from router_core.relay.answer_heads import body_framing
+from router_core.relay.answer_heads import AnswerHead, body_framing
 from router_core.relay.framing import FramingError, UntilCloseBody
-from router_core.relay.head import AnswerHead
 
 _MAX_BYTES = 65536
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from router_core.relay.exchange import SHUTTING_DOWN, Exchange
 from router_core.relay.framing import ChunkedBody, FramingError, SizedBody
-from router_core.relay.head import END_OF_HEAD, BadRequestError, RequestHead
+from router_core.relay.head_fields import END_OF_HEAD
 from router_core.relay.head_memory import HeadMemory
 from router_core.relay.local_answer import error_body, local_answer
 from router_core.relay.peer_address import peer_address
 from router_core.relay.refusal import CODES, Refusal
+from router_core.relay.request_head import BadRequestError, RequestHead
 
 if TYPE_CHECKING:
     from router_core.relay.server import RelayServer

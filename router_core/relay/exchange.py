@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from router_core.relay.closing_events import closing_events
 from router_core.relay.declined_answer import DeclinedAnswer
 from router_core.relay.framing import UntilCloseBody
-from router_core.relay.head import RequestHead
 from router_core.relay.local_answer import error_body, local_answer
 from router_core.relay.parties import Client, Destination, Ending, Follower, Listener, Source
 from router_core.relay.passed_answer import PassedAnswer
+from router_core.relay.request_head import RequestHead
 
 SHUTTING_DOWN = "The router is shutting down: ask again, another one may answer."
 

@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import orjson
 
-from router_core.relay.head import REASONS
+from router_core.relay.head_fields import REASONS
 
 
 def error_body(status: int, code: str, message: str) -> bytes:

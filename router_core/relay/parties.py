@@ -6,8 +6,8 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from router_core.relay.answer_heads import AnswerHead
     from router_core.relay.exchange import Exchange
-    from router_core.relay.head import AnswerHead
     from router_core.relay.head_memory import HeadMemory
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 
-from router_core.relay.answer_heads import body_framing, read_heads
+from router_core.relay.answer_heads import AnswerHead, BadAnswerError, body_framing, read_heads
 from router_core.relay.declined_answer import DeclinedAnswer
 from router_core.relay.framing import Framing, FramingError, SizedBody, UntilCloseBody
-from router_core.relay.head import AnswerHead, BadAnswerError, RequestHead
 from router_core.relay.parties import Client, Destination, Ending, Listener
+from router_core.relay.request_head import RequestHead
 
 _TAIL_READS = 4
 _CONTINUE = 100

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from router_core.relay.downstream import TURNED_AWAY, Downstream
 from router_core.relay.exchange import Exchange
 from router_core.relay.handshakes import HandshakeFailures
-from router_core.relay.head import RequestHead
+from router_core.relay.origin import Origin, UpstreamLimits
 from router_core.relay.refusal import Refusal
+from router_core.relay.request_head import RequestHead
 from router_core.relay.tls import ServerTls, WorkerTls
 from router_core.relay.tls_listener import TlsListener
-from router_core.relay.upstream import Origin, UpstreamLimits
 
 _SWEEP_S = 0.5
 _BACKLOG = 4096

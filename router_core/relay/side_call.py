@@ -1,97 +1,18 @@
-"""Requests to workers that are not simply a client's: the router's own, and a client's that outlive it.
-
-A `SideCall` has its answer read here: collected within a limit, or handed on piece by piece, without framing. A
-`PassedCall` gives the worker's bytes to a client's exchange as they come, yet stays in the hands of whoever sent it:
-when the client goes it is let go of, not cut.
-"""
+"""A request whose answer is read here: collected within a limit, or handed on piece by piece, without framing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
-from router_core.relay.answer_heads import MAX_ANSWER_HEAD_BYTES, body_framing, read_heads
-from router_core.relay.call import Call, Pieces
-from router_core.relay.exchange import Exchange
+from router_core.relay.answer_heads import AnswerHead, BadAnswerError, body_framing, read_heads
+from router_core.relay.call import Pieces
 from router_core.relay.framing import Framing, FramingError, UntilCloseBody
-from router_core.relay.head import END_OF_HEAD, AnswerHead, BadAnswerError, RequestHead
-from router_core.relay.parties import Ending, Source
+from router_core.relay.parties import Ending
+from router_core.relay.request_head import RequestHead
+from router_core.relay.sent_call import SentCall
 
 
-class Origin(Protocol):
-    """A worker's address."""
-
-    def send(self, exchange: Call, *, fresh: bool = False) -> Source:
-        """Send a request, on a new connection if `fresh`."""
-
-
-class _SentCall:
-    """What both have in common: one sending, and a second one if a kept connection turns out to be dead."""
-
-    __slots__ = ("head", "body", "_is_paused", "_is_reused", "_origin", "_source")
-    request_fields = b""
-
-    def __init__(self, head: RequestHead, body: bytes | Pieces) -> None:
-        self.head = head
-        self.body = body
-        self._origin: Origin | None = None
-        self._source: Source | None = None
-        self._is_reused = False
-        self._is_paused = False
-
-    def begin(self, origin: Origin) -> None:
-        """Send it."""
-        self._origin = origin
-        source = origin.send(self)  # type: ignore[arg-type]  # a subclass has the other half of a Call
-        if self._source is None:
-            self._source = source
-
-    def sent(self, source: Source, *, is_reused: bool) -> None:
-        """See `Call`."""
-        self._source = source
-        self._is_reused = is_reused
-        if self._is_paused:
-            source.pause_reading()
-
-    def abort(self) -> None:
-        """Give up at once: the worker sees its connection go, nobody hears anything more of the call."""
-        self._origin = None
-        source, self._source = self._source, None
-        if source is not None:
-            source.abort()
-
-    def pause(self) -> None:
-        """Hold the answer back."""
-        self._is_paused = True
-        if self._source is not None:
-            self._source.pause_reading()
-
-    def resume(self) -> None:
-        """Let it go on."""
-        self._is_paused = False
-        if self._source is not None:
-            self._source.resume_reading()
-
-    def release(self, *, reusable: bool) -> None:
-        """The answer is whole."""
-        self._origin = None
-        source, self._source = self._source, None
-        if source is not None:
-            source.release(reusable=reusable)
-
-    def _sent_again(self) -> bool:
-        """Send once more, on a new connection, what a dead one took; False if there is no reason to."""
-        if not self._is_reused or self._origin is None:
-            return False
-        self._is_reused = False
-        self._source = None
-        source = self._origin.send(self, fresh=True)  # type: ignore[arg-type]  # as in `begin`
-        if self._source is None:
-            self._source = source
-        return True
-
-
-class SideCall(_SentCall):
+class SideCall(SentCall):
     """A request whose answer is read here.
 
     Attributes:
@@ -156,7 +77,7 @@ class SideCall(_SentCall):
         return self._pieces[0] if self._pieces else b""
 
     def abort(self) -> None:
-        """See `_SentCall`."""
+        """See `SentCall`."""
         self._on_end = None
         super().abort()
 
@@ -241,113 +162,3 @@ class SideCall(_SentCall):
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end(self, ending)
-
-
-class PassedCall(_SentCall):
-    """A request whose answer goes to a client's exchange as it comes.
-
-    A head that says 200 is held until the first byte of its body: up to then something else may be answered.
-
-    Attributes:
-        feed: Who takes the worker's bytes just now.
-    """
-
-    __slots__ = ("feed", "_exchange", "_has_begun", "_is_held", "_on_loss", "_on_orphaned", "_received")
-
-    def __init__(
-        self,
-        head: RequestHead,
-        body: bytes | Pieces,
-        exchange: Exchange,
-        *,
-        on_loss: Callable[[Ending, str], None],
-        on_orphaned: Callable[[], None],
-    ) -> None:
-        """Make ready.
-
-        Args:
-            head: What to send.
-            body: What to send.
-            exchange: Who gets the answer.
-            on_loss: Told when there is no answer, and of any end once the call is detached.
-            on_orphaned: Told when a detached call's answer begins.
-        """
-        super().__init__(head, body)
-        self.feed: Callable[[bytes], None] = self._hold
-        self._has_begun = False  # known of a detached call alone
-        self._is_held = True
-        self._exchange: Exchange | None = exchange
-        self._on_loss = on_loss
-        self._on_orphaned = on_orphaned
-        self._received = b""
-
-    def abort(self) -> None:
-        """See `_SentCall`."""
-        self._exchange = None
-        self.feed = _ignore
-        super().abort()
-
-    def detach(self) -> None:
-        """The client is gone: read on and throw away, until it is over or aborted."""
-        if self._exchange is not None:
-            if not self._is_held:
-                self._received = END_OF_HEAD
-            self._exchange = None
-            self.feed = self._discard
-            self.resume()
-
-    # --- Call ---
-
-    def source_closed(self, error: str) -> None:
-        """The connection is gone."""
-        if self._sent_again():
-            return
-        exchange = self._exchange
-        if exchange is not None and self._is_held and END_OF_HEAD in self._received and not error:
-            self._pass_on(exchange)  # a head without a body
-        if exchange is not None and not self._is_held:
-            exchange.source_closed(error)
-            return
-        detail = error or "closed by the worker"
-        self._on_loss(Ending.CONNECTION_LOST, f"the worker's connection was lost before it answered: {detail}")
-
-    def connect_failed(self, error: str) -> None:
-        """No connection could be made."""
-        self._on_loss(Ending.CONNECT_FAILED, error)
-
-    # --- inside ---
-
-    def _hold(self, data: bytes) -> None:
-        self._is_reused = False
-        data = self._received = self._received + data
-        exchange = self._exchange
-        if exchange is None:
-            return
-        end = data.find(END_OF_HEAD, 0, MAX_ANSWER_HEAD_BYTES)
-        if end < 0 and len(data) < MAX_ANSWER_HEAD_BYTES:
-            return
-        is_success = data[9:12] == b"200"
-        is_bodiless = b"\r\ncontent-length: 0\r\n" in data[: end + 2].lower()
-        if not is_success or is_bodiless or end < 0 or len(data) > end + len(END_OF_HEAD):
-            self._pass_on(exchange)
-
-    def _pass_on(self, exchange: Exchange) -> None:
-        self._is_held = False
-        self.feed = exchange.feed
-        received, self._received = self._received, b""
-        exchange.feed(received)
-
-    def _discard(self, data: bytes) -> None:
-        self._is_reused = False
-        if self._has_begun:
-            return
-        self._received = (self._received + data)[-MAX_ANSWER_HEAD_BYTES:]
-        end = self._received.find(END_OF_HEAD)
-        if end >= 0 and len(self._received) > end + len(END_OF_HEAD):
-            self._has_begun = True
-            self._received = b""
-            self._on_orphaned()
-
-
-def _ignore(data: bytes) -> None:
-    """Take no notice."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from router_core.config.auth import ApiKey, Scope
 from router_core.relay.exchange import Exchange
-from router_core.relay.head import BadRequestError, RequestHead
+from router_core.relay.request_head import BadRequestError, RequestHead
 from router_core.traffic.paths import INFERENCE_PATHS
 from router_core.traffic.stored_responses import PREFIX as STORED_RESPONSES
 

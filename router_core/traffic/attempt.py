@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from router_core.contract.request import OutcomeStatus, RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.fleet.ledger import Lease
+from router_core.relay.answer_heads import AnswerHead
 from router_core.relay.exchange import Exchange
-from router_core.relay.head import AnswerHead
 from router_core.relay.parties import Ending
 from router_core.traffic.dead_workers import PlacedListener
 from router_core.traffic.endings import OUTCOME_OF_ENDING, last_words, outcome_of_http

@@ -8,7 +8,7 @@ import orjson
 
 from router_core.contract.prefix import chained_block_hashes
 from router_core.contract.request import Namespace
-from router_core.relay.head import RequestHead
+from router_core.relay.request_head import RequestHead
 
 # Stands before each role, where no client's text can fake it by chance: ASCII's own record and unit separators.
 _ROLE, _CONTENT = "\x1e", "\x1f"

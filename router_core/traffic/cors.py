@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from router_core.relay.exchange import Exchange
-from router_core.relay.head import RequestHead
+from router_core.relay.request_head import RequestHead
 
 ANY = "*"
 _ORIGIN, _METHOD, _HEADERS = b"origin", b"access-control-request-method", b"access-control-request-headers"

@@ -12,8 +12,8 @@ from router_core.fleet.pool import WorkerPool, has_model
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.relay.exchange import Exchange
-from router_core.relay.head import RequestHead
 from router_core.relay.parties import Ending
+from router_core.relay.request_head import RequestHead
 from router_core.traffic.attempt import Attempt
 from router_core.traffic.body_prompt import BodyPrompt
 from router_core.traffic.endings import ANSWER_TO_ENDING

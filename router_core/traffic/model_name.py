@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from router_core.relay.head import RequestHead
+from router_core.relay.request_head import RequestHead
 from router_core.traffic.body_prompt import BodyPrompt
 from router_core.traffic.json_edit import replace_string
 

@@ -24,8 +24,8 @@ from random import Random
 from typing import Protocol
 
 from router_core.contract.worker import Worker
+from router_core.relay.answer_heads import AnswerHead
 from router_core.relay.exchange import Exchange
-from router_core.relay.head import AnswerHead
 from router_core.relay.head_memory import HeadMemory
 from router_core.relay.parties import Ending, Listener
 

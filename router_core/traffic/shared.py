@@ -10,7 +10,7 @@ from router_core.contract.worker import Worker
 from router_core.fleet.breaker import CircuitBreakers
 from router_core.fleet.ledger import Ledger
 from router_core.relay.exchange import Exchange
-from router_core.relay.upstream import Origin
+from router_core.relay.origin import Origin
 from router_core.traffic.retry import Retries
 from router_core.traffic.stored_responses import StoredResponses
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from router_core.relay.call import Pieces
 from router_core.relay.exchange import Exchange
-from router_core.relay.head import RequestHead
 from router_core.relay.parties import Ending
+from router_core.relay.request_head import RequestHead
 from router_core.relay.side_call import SideCall
 from router_core.traffic.pd.protocol import Merge
 

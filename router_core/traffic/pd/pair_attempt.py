@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 from router_core.contract.request import Leg, RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.fleet.ledger import Lease
+from router_core.relay.answer_heads import AnswerHead
 from router_core.relay.call import Pieces
 from router_core.relay.exchange import Exchange
-from router_core.relay.head import AnswerHead, RequestHead
 from router_core.relay.parties import Ending
+from router_core.relay.request_head import RequestHead
 from router_core.relay.side_call import SideCall
 from router_core.traffic.body_prompt import BodyPrompt
 from router_core.traffic.dead_workers import PlacedListener

@@ -10,13 +10,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 from router_core.contract.worker import Worker
+from router_core.relay.answer_heads import AnswerHead
 from router_core.relay.call import Pieces
 from router_core.relay.exchange import Exchange
-from router_core.relay.head import AnswerHead, RequestHead
 from router_core.relay.head_memory import HeadMemory
+from router_core.relay.origin import Origin
 from router_core.relay.parties import Ending, Silence
-from router_core.relay.side_call import PassedCall, SideCall
-from router_core.relay.upstream import Origin
+from router_core.relay.passed_call import PassedCall
+from router_core.relay.request_head import RequestHead
+from router_core.relay.side_call import SideCall
 from router_core.traffic.pd.merged_answer import MergedAnswer
 from router_core.traffic.pd.protocol import Merge
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from router_core.contract.worker import Worker
 from router_core.fleet.membership.roster import BOOTSTRAP_PORT_LABEL
 from router_core.relay.call import Pieces
-from router_core.relay.head import RequestHead
+from router_core.relay.request_head import RequestHead
 from router_core.traffic.pd.local_prefill import LocalPrefill
 
 BOOTSTRAP_PORT = BOOTSTRAP_PORT_LABEL

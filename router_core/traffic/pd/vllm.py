@@ -21,7 +21,7 @@ from pydantic import Field
 
 from router_core.contract.policy import PolicyConfig
 from router_core.contract.worker import Worker
-from router_core.relay.head import RequestHead
+from router_core.relay.request_head import RequestHead
 from router_core.traffic.json_edit import append_members, replace_members
 from router_core.traffic.pd.local_prefill import LocalPrefill
 from router_core.traffic.pd.protocol import BOOTSTRAP_PORT, Conversation, Legs

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from router_core.relay.exchange import Exchange
+from router_core.relay.origin import UpstreamLimits
 from router_core.relay.parties import Destination, Ending, Listener
 from router_core.relay.server import DownstreamLimits, RelayServer
-from router_core.relay.upstream import UpstreamLimits
 
 _WAIT_S = 10.0
 _STATUS_OF_ENDING = {

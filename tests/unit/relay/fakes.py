@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
+from router_core.relay.answer_heads import AnswerHead
 from router_core.relay.downstream import Downstream
 from router_core.relay.exchange import Exchange
-from router_core.relay.head import AnswerHead, RequestHead
 from router_core.relay.head_memory import HeadMemory
+from router_core.relay.origin import UpstreamLimits
 from router_core.relay.parties import Ending, Listener
+from router_core.relay.request_head import RequestHead
 from router_core.relay.server import DownstreamLimits, RelayServer
-from router_core.relay.upstream import UpstreamLimits
 
 
 class Clock:

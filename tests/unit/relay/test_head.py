@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_core.relay.head import AnswerHead, BadAnswerError, BadRequestError, RequestHead
+from router_core.relay.answer_heads import AnswerHead, BadAnswerError
+from router_core.relay.request_head import BadRequestError, RequestHead
 
 
 def request_head(*lines, start=b"POST /x HTTP/1.1", host=b"Host: router\r\n"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router_core.relay.head import BadRequestError, RequestHead
 from router_core.relay.head_memory import HeadMemory
+from router_core.relay.request_head import BadRequestError, RequestHead
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %b\r\nX-Tag: 1\r\n\r\n"
 

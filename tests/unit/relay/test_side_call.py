@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from router_core.relay.exchange import Exchange
-from router_core.relay.head import RequestHead
 from router_core.relay.head_memory import HeadMemory
 from router_core.relay.parties import Ending
-from router_core.relay.side_call import PassedCall, SideCall
+from router_core.relay.passed_call import PassedCall
+from router_core.relay.request_head import RequestHead
+from router_core.relay.side_call import SideCall
 
 from .fakes import FakeReceiver, Recorder
 

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from router_core.relay.exchange import Exchange
-from router_core.relay.head import RequestHead
+from router_core.relay.origin import Origin, UpstreamLimits
 from router_core.relay.parties import Ending
-from router_core.relay.upstream import Origin, Upstream, UpstreamLimits
+from router_core.relay.request_head import RequestHead
+from router_core.relay.upstream import Upstream
 
 from .fakes import FakeReceiver, FakeTransport, Recorder
 

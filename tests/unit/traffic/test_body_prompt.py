@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_core.relay.head import RequestHead
+from router_core.relay.request_head import RequestHead
 from router_core.traffic.body_prompt import BodyPrompt
 
 ROLE, CONTENT = "\x1e", "\x1f"

@@ -8,7 +8,7 @@ import pytest
 
 from router_core.contract.worker import Worker
 from router_core.relay.exchange import Exchange
-from router_core.relay.head import RequestHead
+from router_core.relay.request_head import RequestHead
 from router_core.traffic.ranks import RankPassing, with_rank
 
 URL = "http://engine:8000"

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from router_core.relay.head import AnswerHead
+from router_core.relay.answer_heads import AnswerHead
 from router_core.relay.parties import Ending
 from router_core.traffic.retry import Failure, Retries, RetryRules, Trials, retry_after_s
 

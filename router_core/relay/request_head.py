@@ -1,4 +1,4 @@
-"""Message heads: what came in, checked, and what goes out, rebuilt (RFC 9110 and 9112).
+"""A request's head: what came in, checked, and what goes to a worker, rebuilt (RFC 9110 and 9112).
 
 httptools (llhttp) parses the lines and refuses bare CR or LF, obsolete line folding, doubled lengths and
 Transfer-Encoding beside Content-Length. What it lets through is checked here: Host, version, transfer codings. A head
@@ -10,11 +10,10 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
 
 import httptools
 
-END_OF_HEAD = b"\r\n\r\n"
+from router_core.relay.head_fields import name_of, nominated
 
 MAX_HEADERS = 1000
 """Headers of one request; thousands of tiny ones would take far longer to read than to send."""
@@ -37,30 +36,14 @@ REQUEST_HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-_ANSWER_HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-connection",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-# Fields that a router adds to an answer; the router nearest to the client has the last word.
-_MARKS = frozenset({b"x-request-id", b"x-router-worker", b"x-router-policy", b"x-router-reason"})
-_CORS = b"access-control-"
-_KEEP_OR_CLOSE = frozenset({b"keep-alive", b"close", b""})
 # llhttp knows this method and reads no body after it; we serve no tunnels.
 _CONNECT = b"CONNECT"
 # Fields whose lines make one list; of other repeated fields the last counts.
 _LISTS = frozenset({b"connection", b"transfer-encoding"})
 _ABSOLUTE = re.compile(rb"(?i:https?)://[^/?#]+")
 _LATER_VERSION = re.compile(rb"[^\r\n]* HTTP/(?:1\.[2-9]|[2-9]\.[0-9])\r\n")
-
-REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+_NO_CREDENTIALS: Mapping[bytes, None] = {b"authorization": None, b"x-api-key": None, b"api-key": None}
+_METHODS_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
 class BadRequestError(Exception):
@@ -77,10 +60,6 @@ class BadRequestError(Exception):
         self.code = code
         self.headers = tuple(headers)
         super().__init__(message)
-
-
-class BadAnswerError(Exception):
-    """A worker's answer that cannot be relayed."""
 
 
 class RequestHead:
@@ -190,9 +169,9 @@ class RequestHead:
         self.keep_alive = not self.is_http10
         if b"connection" in fields:
             self._read_connection(fields[b"connection"])
-            named = _nominated(fields[b"connection"])
+            named = nominated(fields[b"connection"])
             if named:
-                forwarded = [line for line in forwarded if _name_of(line) not in named]
+                forwarded = [line for line in forwarded if name_of(line) not in named]
         self._forwarded = b"".join(forwarded)
         coding = fields.get(b"transfer-encoding")
         self.is_chunked = coding is not None
@@ -230,7 +209,7 @@ class RequestHead:
         """Return the same head with other values of some fields, by lower-case name; None leaves a field out."""
         other = copy.copy(self)
         other.note = other._anonymous = None
-        kept = [line for line in self._forwarded.splitlines(keepends=True) if _name_of(line) not in fields]
+        kept = [line for line in self._forwarded.splitlines(keepends=True) if name_of(line) not in fields]
         added = [b"%b: %b\r\n" % (name, value) for name, value in fields.items() if value is not None]
         other._forwarded = b"".join(kept + added)
         other.fields = {name: value for name, value in {**self.fields, **fields}.items() if value is not None}
@@ -256,7 +235,7 @@ class RequestHead:
         if self._goes_on is None:
             return self
         other = copy.copy(self)
-        left_out = REQUEST_HOP_BY_HOP | _nominated(self.fields.get(b"connection", b""))
+        left_out = REQUEST_HOP_BY_HOP | nominated(self.fields.get(b"connection", b""))
         other._forwarded = b"".join(
             [b"%b: %b\r\n" % (name, value) for name, value in self._headers if name.lower() not in left_out]
         )
@@ -264,7 +243,7 @@ class RequestHead:
 
     def sends(self, name: bytes) -> bool:
         """Tell whether a field of the client's, by its lower-case name, goes to workers."""
-        return any(_name_of(line) == name for line in self._forwarded.splitlines())
+        return any(name_of(line) == name for line in self._forwarded.splitlines())
 
     def outgoing(self, host: bytes, size: int, fields: bytes = b"") -> bytes:
         """Return the head to send to a worker, for a body of `size` bytes; `fields` are further lines, whole ones."""
@@ -277,124 +256,3 @@ class RequestHead:
             fields,
             length,
         )
-
-
-def _name_of(line: bytes) -> bytes:
-    return line.partition(b":")[0].lower()
-
-
-_NO_CREDENTIALS: Mapping[bytes, None] = {b"authorization": None, b"x-api-key": None, b"api-key": None}
-_METHODS_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
-
-
-class AnswerHead:
-    """A worker's answer head. It serves all answers of a worker whose heads differ in their length alone.
-
-    Attributes:
-        status: The HTTP status.
-        content_length: Of the answer it was parsed from; None when it is not given.
-        is_chunked: Whether the body is in chunked coding.
-        keep_alive: Whether the worker keeps its connection after this answer.
-        is_marked: Whether the worker has set a field that the router may set itself.
-    """
-
-    __slots__ = (
-        "status",
-        "content_length",
-        "is_chunked",
-        "is_marked",
-        "keep_alive",
-        "_reason",
-        "_headers",
-        "_forwarded",
-    )
-
-    def __init__(self, data: bytes) -> None:
-        """Parse a whole head, its empty line included.
-
-        Raises:
-            BadAnswerError: If it is malformed or ambiguous.
-        """
-        self._reason = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        parser = httptools.HttpResponseParser(self)
-        try:
-            parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass
-        except httptools.HttpParserError as error:
-            raise BadAnswerError(f"malformed answer head: {error}") from None
-        self.status: int = parser.get_status_code()
-        if self.status < 100:
-            raise BadAnswerError("malformed answer head: no status")
-        self.keep_alive = parser.get_http_version() == "1.1"
-        self.content_length: int | None = None
-        self.is_chunked = False
-        self.is_marked = False
-        named: frozenset[bytes] = frozenset()
-        forwarded = []
-        for name, value in self._headers:
-            lower = name.lower()
-            if lower.startswith(_CORS):
-                continue  # which pages may read an answer is the router's to say
-            if lower not in _ANSWER_HOP_BY_HOP:
-                forwarded.append(b"%b: %b\r\n" % (name, value))
-                self.is_marked = self.is_marked or lower in _MARKS
-            elif lower == b"content-length":
-                self.content_length = int(value)
-            elif lower == b"transfer-encoding":
-                if self.is_chunked or value.lower() != b"chunked":
-                    raise BadAnswerError("the answer's transfer coding is not chunked")
-                self.is_chunked = True
-            elif lower == b"connection":
-                options = value.lower()
-                if b"close" in options:
-                    self.keep_alive = False
-                elif b"keep-alive" in options:
-                    self.keep_alive = True
-                named |= _nominated(value)
-        if named:
-            forwarded = [
-                b"%b: %b\r\n" % (n, v)
-                for n, v in self._headers
-                if n.lower() not in _ANSWER_HOP_BY_HOP | named and not n.lower().startswith(_CORS)
-            ]
-        self._forwarded = b"".join(forwarded)
-
-    @property
-    def is_event_stream(self) -> bool:
-        """Whether the body is server-sent events, readable as they are; looked up anew each time."""
-        fields = {name.lower(): value.lower() for name, value in self._headers}
-        is_plain = fields.get(b"content-encoding", b"identity") == b"identity"
-        return is_plain and fields.get(b"content-type", b"").startswith(b"text/event-stream")
-
-    @property
-    def retry_after(self) -> bytes | None:
-        """The `Retry-After` header, or None; looked up anew each time."""
-        return next((value for name, value in self._headers if name.lower() == b"retry-after"), None)
-
-    def on_status(self, reason: bytes) -> None:
-        """Take the reason phrase (called by the parser)."""
-        self._reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header (called by the parser)."""
-        self._headers.append((name, value))
-
-    def without(self, fields: bytes) -> AnswerHead:
-        """Return the same head without the fields that stand in `fields`, which are whole lines."""
-        names = {_name_of(line) for line in fields.splitlines()}
-        other = copy.copy(self)
-        lines = self._forwarded.splitlines(keepends=True)
-        other._forwarded = b"".join(line for line in lines if _name_of(line) not in names)
-        return other
-
-    def outgoing(self, framing: bytes) -> bytes:
-        """Return the head to send to the client, `framing` being the header lines that we set."""
-        reason = self._reason or REASONS.get(self.status, b"")
-        return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (self.status, reason, self._forwarded, framing)
-
-
-def _nominated(connection: bytes) -> frozenset[bytes]:
-    """Return the fields that a Connection header names as hop-by-hop."""
-    return frozenset(option.strip() for option in connection.lower().split(b",")) - _KEEP_OR_CLOSE
