@@ -219,6 +219,18 @@ class PolicyManager:
         self._conduct.answered("select_pair", took)
         return pair
 
+    def select_decode(
+        self, prefill_worker: Worker, decode_workers: tuple[Worker, ...], request: RoutingRequest
+    ) -> Worker | None:
+        """Return a decode worker for what a prefill worker has computed already; None when none is suitable.
+
+        A policy that only chooses pairs is given the one prefill worker.
+        """
+        if self._call_single is None:
+            pair = self.select_pair((prefill_worker,), decode_workers, request)
+            return None if pair is None else pair[1]
+        return compose_decode(self.select_single, decode_workers, request)
+
     # --- telling ---
 
     def first_token(self, worker: Worker, request: RoutingRequest) -> None:
@@ -327,6 +339,18 @@ class PolicyManager:
                 conduct.strikes.pop(hook, None)
         finally:
             running.entered_at = None
+
+
+def compose_decode(
+    select_decode: SelectSingle, decode_workers: tuple[Worker, ...], request: RoutingRequest
+) -> Worker | None:
+    """Place the decode leg alone, with `request.leg` set."""
+    leg = request.leg
+    try:
+        request.leg = Leg.DECODE
+        return select_decode(decode_workers, request)
+    finally:
+        request.leg = leg
 
 
 def compose_pair(

@@ -10,7 +10,7 @@ from router_core.contract.pool import PoolContext
 from router_core.contract.request import RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker, WorkerRole
 from router_core.plugin_host.decision_times import DecisionTimes
-from router_core.plugin_host.manager import PolicyManager, compose_pair
+from router_core.plugin_host.manager import PolicyManager, compose_decode, compose_pair
 from router_core.plugin_host.observers import Observers
 from router_core.plugin_host.watchdog import Watchdog
 
@@ -101,6 +101,15 @@ class PairManager:
         return compose_pair(
             self.prefill.select_single, self.decode.select_single, prefill_workers, decode_workers, request
         )
+
+    def select_decode(
+        self,
+        prefill_worker: Worker,  # noqa: ARG002  # as `PolicyManager.select_decode`
+        decode_workers: tuple[Worker, ...],
+        request: RoutingRequest,
+    ) -> Worker | None:
+        """Return a decode worker for what a prefill worker has computed already; None when none is suitable."""
+        return compose_decode(self.decode.select_single, decode_workers, request)
 
     def select_single(self, workers: tuple[Worker, ...], request: RoutingRequest) -> Worker | None:
         """Return the worker of a request that needs one side alone; None means 503."""

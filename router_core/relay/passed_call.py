@@ -86,7 +86,7 @@ class PassedCall(SentCall):
 
     def connect_failed(self, error: str) -> None:
         """No connection could be made."""
-        self._on_loss(Ending.CONNECT_FAILED, error)
+        self._on_loss(self._unconnected, error)
 
     # --- inside ---
 

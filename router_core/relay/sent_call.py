@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from router_core.relay.call import Call, Pieces
-from router_core.relay.parties import Source
+from router_core.relay.parties import Ending, Source
 from router_core.relay.request_head import RequestHead
 
 
@@ -17,14 +17,19 @@ class Origin(Protocol):
 
 
 class SentCall:
-    """What calls have in common: one sending, and a second one if a kept connection turns out to be dead."""
+    """What calls have in common: one sending, and a second one if a kept connection turns out to be dead.
 
-    __slots__ = ("head", "body", "_is_paused", "_is_reused", "_origin", "_source")
+    Attributes:
+        was_sent: Whether it went out on any connection, be it one that was dead.
+    """
+
+    __slots__ = ("head", "body", "was_sent", "_is_paused", "_is_reused", "_origin", "_source")
     request_fields = b""
 
     def __init__(self, head: RequestHead, body: bytes | Pieces) -> None:
         self.head = head
         self.body = body
+        self.was_sent = False
         self._origin: Origin | None = None
         self._source: Source | None = None
         self._is_reused = False
@@ -39,6 +44,7 @@ class SentCall:
 
     def sent(self, source: Source, *, is_reused: bool) -> None:
         """See `Call`."""
+        self.was_sent = True
         self._source = source
         self._is_reused = is_reused
         if self._is_paused:
@@ -69,6 +75,11 @@ class SentCall:
         source, self._source = self._source, None
         if source is not None:
             source.release(reusable=reusable)
+
+    @property
+    def _unconnected(self) -> Ending:
+        """What it means that no connection could be made: unless one was lost before, nothing was sent."""
+        return Ending.CONNECTION_LOST if self.was_sent else Ending.CONNECT_FAILED
 
     def _sent_again(self) -> bool:
         """Send once more, on a new connection, what a dead one took; False if there is no reason to."""

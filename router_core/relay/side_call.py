@@ -115,7 +115,7 @@ class SideCall(SentCall):
 
     def connect_failed(self, error: str) -> None:
         """No connection could be made."""
-        self._fail(Ending.CONNECT_FAILED, error)
+        self._fail(self._unconnected, error)
 
     # --- inside ---
 

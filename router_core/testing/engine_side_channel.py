@@ -43,6 +43,10 @@ class SideChannel:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a claim, or Mooncake's `/query` for the engine's ids."""
         body = await request.read()
+
+        def is_there() -> bool:
+            return request.transport is not None and not request.transport.is_closing()
+
         if request.method == "GET" and request.path == "/query":
             ranks = enumerate(self._engine_ids)
             return _json({str(rank): {"engine_id": engine_id, "worker_addr": {}} for rank, engine_id in ranks})
@@ -50,7 +54,8 @@ class SideChannel:
             return _json({"error": "Not Found"}, 404)
         try:
             for claim in read_json(body)["claims"]:
-                await self._table.claim(claim["key"], claim["claims"], may_wait=claim["may_wait"])
+                facts, may_wait = claim["claims"], claim["may_wait"]
+                await self._table.claim(claim["key"], facts, may_wait=may_wait, is_there=is_there)
         except TransferLostError as error:
             return _json({"error": str(error)}, _LOST)
         except BadRequestError as error:

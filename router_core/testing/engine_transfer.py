@@ -1,12 +1,13 @@
 """The KV caches a simulated prefill engine has computed, or will, and who may fetch each of them: once.
 
-What becomes of a transfer, in five cases:
+What becomes of a transfer, in six cases:
 
 1. A decode engine fetches it: over.
 2. A decode engine asks before the prefill leg has come or is through: it waits, as long as it likes.
 3. The prefill leg breaks off before it is computed: whoever waits is told so.
 4. Nobody fetches it in time: its blocks are given up, it counts as stranded.
-5. Its prefill leg ends while the engine waits for the fetch (SGLang): likewise, at once.
+5. The decode engine dies while it fetches: nobody says that it has it, so it stays until case 4.
+6. Its prefill leg ends while the engine waits for the fetch (SGLang): likewise, at once.
 """
 
 from __future__ import annotations
@@ -121,17 +122,20 @@ class TransferTable:
             return
         self._end(transfer, state)
 
-    async def claim(self, key: str, claims: Mapping[str, Any], *, may_wait: bool) -> None:
+    async def claim(
+        self, key: str, claims: Mapping[str, Any], *, may_wait: bool, is_there: Callable[[], bool] = lambda: True
+    ) -> None:
         """Fetch a KV cache for a decode engine.
 
         Args:
             key: Of the transfer.
             claims: Facts the decode leg was told; each has to be true.
             may_wait: Whether to wait for a prefill leg that has not come yet.
+            is_there: Tells whether the decode engine lives.
 
         Raises:
             RefusedLegError: If the decode leg is wrong, or not the first.
-            TransferLostError: If the KV cache is gone.
+            TransferLostError: If the KV cache is gone, or the decode engine.
         """
         end = self._ended.get(key)
         if end is not None:
@@ -155,6 +159,8 @@ class TransferTable:
                 await asyncio.sleep(self._counts.transfer_s)
                 if transfer.state != "ready":
                     self._refuse_ended(key, transfer.state)
+            if not is_there():
+                raise TransferLostError(f"{key}: the decode engine is gone")
         finally:
             transfer.is_claimed = False
             if transfer.state == "expected":

@@ -23,6 +23,7 @@ class AcmeProtocol:
 
     linger_s = 1.0
     prefill_waits_for_fetch = False
+    keeps_kv_cache = True
 
     def __init__(self, config: Config) -> None:
         self.word = config.word
@@ -57,6 +58,9 @@ class AcmeConversation:
         self.legs.send_prefill(self.body)
 
     def prefilled(self, answer):
+        self.legs.send_decode(self.body)
+
+    def decode_again(self):
         self.legs.send_decode(self.body)
 
     def failed(self):

@@ -2,8 +2,8 @@
 
 No load is left, no completion missed, and every client that stays gets the right answer or a clear error.
 
-Where only clients hang up, nothing at all may be stranded. A worker that dies takes its transfers with it, and what was
-computed for a decode worker that died stays with vLLM's prefill worker until that gives it up.
+Where only clients hang up, nothing at all may be stranded. A worker that dies takes its transfers with it, and what a
+decode worker may have begun to fetch as it died stays with vLLM's prefill worker until that gives it up.
 """
 
 from __future__ import annotations
@@ -105,14 +105,18 @@ async def send_all(url, requests, seed, *, may_merge):
 
 
 def check_completions(router):
-    """Each attempt has one completion of either leg, and only clients that left are behind `cancelled` ones."""
+    """Each attempt has one completion of either leg, or of decode alone where what prefill had computed was kept."""
     legs = Counter()
+    attempts = {}
     for worker, request, outcome in router.record.completed:
         assert worker.role.value == outcome.leg.value
+        assert request.attempt == outcome.attempt
         legs[id(request), outcome.leg] += 1
+        attempts[id(request)] = request
     assert set(legs.values()) == {1}
-    requests = {key for key, _ in legs}
-    assert len(legs) == 2 * len(requests)
+    for key, request in attempts.items():
+        assert legs[key, Leg.DECODE] == 1
+        assert legs[key, Leg.PREFILL] == 1 or request.attempt > 1
     assert all(worker.requests_processed for worker in router.server.pool.workers)
 
 
@@ -142,7 +146,7 @@ async def test_a_third_of_the_clients_hanging_up_strands_nothing(protocol, conne
 
 @pytest.mark.parametrize("requests", [pytest.param(240, id="small"), FULL])
 @pytest.mark.parametrize(("protocol", "connector"), PROTOCOLS)
-async def test_workers_that_die_leave_no_load_and_no_client_without_an_answer(protocol, connector, requests):
+async def test_workers_that_die_leave_no_load_and_no_client_without_an_answer(protocol, connector, requests, caplog):
     engines = [engine(role, number, protocol, connector) for role in ("prefill", "decode") for number in range(3)]
     options = {"linger_s": 1.0}
     options |= {"connector": connector.removesuffix("-push")} if protocol == "vllm" else {}
@@ -151,7 +155,7 @@ async def test_workers_that_die_leave_no_load_and_no_client_without_an_answer(pr
     async def die_now_and_then():
         while True:
             victim = chance.choice([engines[0], engines[3]])
-            await victim.wait_until(lambda: victim.running >= 2)  # noqa: B023 - it is waited for here
+            await victim.wait_until(lambda: victim.running)  # noqa: B023 - it is waited for here
             await turns(chance.randrange(30))
             await victim.stop()
             await turns(chance.randrange(50, 300))
@@ -163,7 +167,13 @@ async def test_workers_that_die_leave_no_load_and_no_client_without_an_answer(pr
             await stack.enter_async_context(each)
         router = await stack.enter_async_context(
             running_pair_router(
-                engines[:3], engines[3:], protocol=protocol, options=options, health={"interval_s": 0.2}
+                engines[:3],
+                engines[3:],
+                protocol=protocol,
+                options=options,
+                health={"interval_s": 0.05},
+                breaker={"open_s": 0.05, "success_threshold": 1},
+                retries={"initial_backoff_s": 0.001},
             )
         )
         reaper = asyncio.ensure_future(die_now_and_then())
@@ -174,16 +184,19 @@ async def test_workers_that_die_leave_no_load_and_no_client_without_an_answer(pr
             await asyncio.gather(reaper, return_exceptions=True)
         await until(router.is_settled, "no load")
         check_completions(router)
-        # What vLLM's prefill engine holds for a decode engine that died is its to give up, by its own timeout.
-        orphaned = sum(
-            outcome.leg is Leg.DECODE and outcome.status is OutcomeStatus.ERROR
-            for _, _, outcome in router.record.completed
-        )
         for survivor in engines[1:3]:
             await survivor.wait_idle()
-            counts = survivor.counters()
-            assert counts["refused"] == 0
-            assert counts["stranded"] + counts["held"] <= (0 if protocol == "sglang" else orphaned)
+        # What vLLM's prefill engine holds for a decode engine that died is its to give up, by its own timeout. Where
+        # another decode worker may have it, that is only what the dead one may have begun to fetch.
+        dead = engines[3].url
+        failed = [outcome for worker, _, outcome in router.record.completed if worker.url == dead]
+        lost = sum(outcome.status is OutcomeStatus.ERROR for outcome in failed)
+        if connector != "p2p" and protocol != "sglang":
+            lost -= sum(f"no connection to {dead}:" in record.getMessage() for record in caplog.records)
+        counts = [survivor.counters() for survivor in engines[1:3]]
+        assert [count["refused"] for count in counts] == [0, 0]
+        assert sum(count["stranded"] + count["held"] for count in counts) <= lost
+        assert protocol != "sglang" or [count["held"] for count in counts] == [0, 0]
         assert stops["right"] > requests / 3
         statuses = {outcome.status for _, _, outcome in router.record.completed}
         assert statuses >= {OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED, OutcomeStatus.ERROR}

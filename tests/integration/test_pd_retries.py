@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+from typing import ClassVar
 
 import pytest
 
 from router_core.api import Leg, OutcomeStatus, hookimpl
 from router_core.testing.simulated_engine import Fault, SimulatedEngine
 
-from .pd_support import running_pair_router
+from .pd_support import NEVER_S, assert_nothing_is_left, running_pair_router
 from .support import RawClient, chat, in_house, until
 
 SOON = {"initial_backoff_s": 0.001}
@@ -26,8 +28,8 @@ class FirstPair:
 
 
 @contextlib.asynccontextmanager
-async def two_of_each(protocol="sglang", **settings):
-    knobs = {"pd": protocol, "tokens": 4}
+async def two_of_each(protocol="sglang", *, connector="nixl", **settings):
+    knobs = {"pd": protocol, "connector": connector, "tokens": 4}
     async with contextlib.AsyncExitStack() as stack:
         engines = {
             name: await stack.enter_async_context(SimulatedEngine(name=name, role=role, **knobs))
@@ -150,3 +152,97 @@ async def test_when_no_prefill_worker_can_be_reached_each_is_tried_once(protocol
             assert (await response.json())["error"]["code"] == "upstream_connection_failed"
         legs = await router.legs(2)
         assert {outcome.status for outcome in legs[Leg.PREFILL]} == {OutcomeStatus.ERROR}
+
+
+# --- a decode worker that was never reached ---
+
+
+class DecodeLegs:
+    """Takes the first worker of each side; remembers which legs it was asked for."""
+
+    asked: ClassVar[list[tuple[str, int, tuple[str, ...]]]] = []
+
+    @hookimpl
+    def select_single(self, workers, request):
+        self.asked.append((request.leg.value, request.attempt, tuple(worker.url for worker in workers)))
+        return workers[0]
+
+
+@contextlib.asynccontextmanager
+async def dead_between_the_legs(connector, **settings):
+    """Give a client whose decode worker goes while its prompt is computed, and the engines."""
+    options = {"connector": connector.removesuffix("-push")}
+    settings = {"connector": connector, "options": options} | settings
+    async with two_of_each("vllm", **settings) as (engines, router), await RawClient.connect(router.url) as client:
+        engines["prefill-0"].ttft_s = 0.05
+        yield engines, router, client
+
+
+@pytest.mark.parametrize("connector", ["nixl", "nixl-push", "mooncake"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_decode_worker_that_cannot_be_reached_costs_no_second_prefill(connector, stream):
+    async with dead_between_the_legs(connector) as (engines, router, client):
+        client.send(chat(stream=stream))
+        await engines["prefill-0"].wait_running()
+        await engines["decode-0"].stop()
+        assert (await client.read_head() if stream else await client.read_answer())[0] == 200
+        if stream:
+            assert b"data: [DONE]" in await client.read_until(b"\r\n0\r\n\r\n")
+        await until(lambda: len(router.record.completed) == 3)
+        assert router.is_settled()
+        assert of(router.record.completed, Leg.PREFILL) == [(engines["prefill-0"].url, "success", 1)]
+        failed, served = of(router.record.completed, Leg.DECODE)
+        assert failed == (engines["decode-0"].url, "error", 1)
+        assert served == (engines["decode-1"].url, "success", 2)
+        assert (engines["prefill-0"].accepted, engines["prefill-1"].accepted) == (1, 0)
+        await assert_nothing_is_left(engines["prefill-0"], engines["decode-1"])
+
+
+async def test_the_policy_is_asked_for_the_decode_leg_alone():
+    DecodeLegs.asked.clear()
+    async with dead_between_the_legs("nixl", policy=in_house(DecodeLegs)) as (engines, _router, client):
+        client.send()
+        await engines["prefill-0"].wait_running()
+        await engines["decode-0"].stop()
+        assert (await client.read_answer())[0] == 200
+        both = engines["decode-0"].url, engines["decode-1"].url
+        assert DecodeLegs.asked[1:] == [("decode", 1, both), ("decode", 2, both[1:])]
+
+
+@pytest.mark.parametrize("connector", ["nixl", "mooncake"])
+async def test_a_client_that_left_has_its_kv_cache_fetched_by_another_decode_worker(connector):
+    async with dead_between_the_legs(connector) as (engines, router, client):
+        client.send()
+        await engines["prefill-0"].wait_running()
+        await engines["decode-0"].stop()
+        client.hang_up()
+        await until(lambda: len(router.record.completed) == 3)
+        assert of(router.record.completed, Leg.DECODE)[1] == (engines["decode-1"].url, "cancelled", 2)
+        await assert_nothing_is_left(engines["prefill-0"], engines["decode-1"])
+
+
+@pytest.mark.parametrize("connector", ["nixl", "nixl-push", "mooncake", "p2p"])
+async def test_a_kv_cache_that_may_have_been_fetched_is_not_fetched_again(connector):
+    """An engine that pulls by NIXL does not notice that what it reads was given up, and answers nonsense."""
+    async with dead_between_the_legs(connector) as (engines, router, client):
+        assert await router.ask() == "decode-0"  # there is a kept connection now
+        engines["decode-0"].token_interval_s = NEVER_S
+        client.send()
+        await until(lambda: engines["decode-0"].transfers == 2)
+        await engines["decode-0"].stop()
+        assert (await client.read_answer())[0] == 200
+        assert (engines["prefill-0"].accepted, engines["decode-1"].accepted) == (3, 1)
+        await assert_nothing_is_left(engines["prefill-0"], engines["decode-1"])
+
+
+@pytest.mark.parametrize("connector", ["nixl", "p2p"])
+async def test_no_decode_worker_that_can_be_reached_is_an_error(connector):
+    async with dead_between_the_legs(connector) as (engines, router, client):
+        client.send()
+        await engines["prefill-0"].wait_running()
+        await engines["decode-0"].stop()
+        await engines["decode-1"].stop()
+        status, body = await client.read_answer()
+        assert (status, json.loads(body)["error"]["code"]) == (502, "upstream_connection_failed")
+        await until(router.is_settled)
+        assert not router.server.pools[-1].dispatcher.retries.retrying

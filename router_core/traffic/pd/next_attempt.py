@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from router_core.contract.request import RoutingRequest
 from router_core.contract.worker import Worker
+from router_core.fleet.ledger import Lease
 from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Ending
 from router_core.traffic.retry import Failure, Trials, failure_of_ending
@@ -64,13 +65,27 @@ class NextAttempt:
         if self._trials is not None and self._delay_s is not None:
             self._dispatcher.retry(self._exchange, self._request, self._trials, ending, self._delay_s)
 
+    def may_follow(self, worker: Worker, ending: Ending) -> bool:
+        """Return whether there may be one after an attempt without an answer, which a worker ended so."""
+        failure = failure_of_ending(ending)
+        return self.is_granted or (failure is not None and self.grant(worker, failure))
+
     def begin_or_give_up(self, worker: Worker, ending: Ending) -> None:
         """Make one if it may be, else tell the client how this one ended."""
-        failure = failure_of_ending(ending)
-        if self.is_granted or (failure is not None and self.grant(worker, failure)):
+        if self.may_follow(worker, ending):
             self.begin(ending)
         else:
             self._dispatcher.give_up(self._exchange, ending, self._trials)
+
+    def place_decode(self, prefill: Worker) -> tuple[RoutingRequest, Lease] | None:
+        """Choose and reserve a decode worker that was not tried yet, for what a prefill worker computes; None if none
+        is left or suitable.
+        """
+        return self._dispatcher.place_decode(self._exchange, self._request, prefill, self._known_trials())
+
+    def after(self, request: RoutingRequest) -> NextAttempt:
+        """Return what follows the attempt that has begun with `request`."""
+        return NextAttempt(self._dispatcher, self._exchange, request, self._trials)
 
     def none(self, ending: Ending) -> None:
         """There will be none, for this one ended so."""

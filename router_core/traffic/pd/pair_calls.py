@@ -45,8 +45,8 @@ class CallsListener(Protocol):
     def orphan_begun(self) -> None:
         """Decode's answer begins, and nobody is there to take it."""
 
-    def orphan_ended(self) -> None:
-        """Decode's answer that nobody took is over."""
+    def orphan_ended(self, ending: Ending, error: str) -> None:
+        """Decode's answer that nobody took is over, or there will be none."""
 
 
 class PairCalls:
@@ -156,7 +156,7 @@ class PairCalls:
                 head,
                 body,
                 max_bytes=0,
-                on_end=lambda *_: listener.orphan_ended(),
+                on_end=lambda call, ending: listener.orphan_ended(ending, call.error),
                 on_data=lambda *_: listener.orphan_begun(),
             )
         elif merge is not None:
@@ -174,6 +174,19 @@ class PairCalls:
         if self._is_paused:
             call.pause()
         call.begin(self._origin(self._workers[1].base_url))
+
+    @property
+    def is_decode_sent(self) -> bool:
+        """Whether anything of the decode leg was sent: its worker may have begun with it."""
+        return self.decode is not None and self.decode.was_sent
+
+    def replace_decode(self, worker: Worker) -> None:
+        """Another worker is to get the decode leg, of which nothing was sent."""
+        if self.decode is not None:
+            self.decode.abort()
+        self.decode = self._merged = None
+        self._workers = (self._workers[0], worker)
+        self.silence = self._origin(worker.base_url).silence
 
     def ask(self, base_url: str, path: bytes, on_answer: Callable[[bytes | None], None]) -> None:
         """Ask an address for a fact; `on_answer` is given the body of a 2xx answer, or None."""

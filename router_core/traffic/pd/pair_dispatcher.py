@@ -7,12 +7,14 @@ import logging
 
 from router_core.contract.request import Leg, RoutingRequest
 from router_core.contract.worker import Worker, WorkerRole
+from router_core.fleet.ledger import Lease
 from router_core.fleet.pool import WorkerPool
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
 from router_core.relay.exchange import Exchange
 from router_core.traffic.body_prompt import BodyPrompt
 from router_core.traffic.dispatcher import RESPONSES, Dispatcher, log_decision, untried
+from router_core.traffic.pd.linger import Linger
 from router_core.traffic.pd.pair_attempt import PairAttempt
 from router_core.traffic.pd.protocol import PairProtocol
 from router_core.traffic.retry import Trials
@@ -47,7 +49,7 @@ class PairDispatcher(Dispatcher):
             self._placed = self._local.placed
             pool.subscribe(on_removed=self._local.forget)
         self._loop = shared.loop
-        self._lingering: set[PairAttempt] = set()
+        self._lingering: set[Linger] = set()
 
     def set_policy(self, policy: PolicyManager | PairManager) -> None:
         """Have another policy decide from now on."""
@@ -90,19 +92,46 @@ class PairDispatcher(Dispatcher):
             return False
         return self._place_pair(exchange, self._again(exchange, request), prefills, decodes, trials)
 
-    def linger(self, attempt: PairAttempt) -> asyncio.TimerHandle:
-        """Let the legs of a client that left go on for a while."""
-        self._lingering.add(attempt)
-        return self._loop.call_later(self.protocol.linger_s, attempt.give_up)
+    def place_decode(
+        self, exchange: Exchange, request: RoutingRequest, prefill: Worker, trials: Trials
+    ) -> tuple[RoutingRequest, Lease] | None:
+        """Pick and reserve a decode worker, of those not tried yet, for what a prefill worker has computed.
 
-    def lingered(self, attempt: PairAttempt) -> None:
+        Args:
+            exchange: The request.
+            request: As it was placed before.
+            prefill: Who has the KV cache.
+            trials: What it has been through; the worker tried last was a decode worker.
+        """
+        candidates = self._candidates_like(exchange, request, trials.tried[-1])
+        decodes = tuple(worker for worker in candidates if worker not in trials.tried)
+        if not decodes:
+            return None
+        again = self._again(exchange, request)
+        worker = self.policy.select_decode(prefill, decodes, again)
+        if _log.isEnabledFor(logging.DEBUG):
+            log_decision(worker, again)
+        if worker is None:
+            return None
+        if exchange.follower is not None:
+            self._tell_placed(exchange, worker, again)
+        if self._local is not None:
+            self._local.placed(worker, again)
+        return again, self._ledger.reserve(worker, again, Leg.DECODE)
+
+    def linger(self, linger: Linger) -> asyncio.TimerHandle:
+        """Let the legs of a client that left go on for a while."""
+        self._lingering.add(linger)
+        return self._loop.call_later(self.protocol.linger_s, linger.give_up)
+
+    def lingered(self, linger: Linger) -> None:
         """Its legs are over."""
-        self._lingering.discard(attempt)
+        self._lingering.discard(linger)
 
     def close(self) -> None:
         """Cut what still runs for clients that have left."""
-        for attempt in tuple(self._lingering):
-            attempt.give_up()
+        for linger in tuple(self._lingering):
+            linger.give_up()
 
     def _place_pair(
         self,

@@ -55,7 +55,7 @@ class Legs(Protocol):
 
     @property
     def decode(self) -> Worker:
-        """Who generates."""
+        """Who generates; where the protocol has `keeps_kv_cache`, another worker later if this one goes."""
 
     @property
     def is_abandoned(self) -> bool:
@@ -65,7 +65,7 @@ class Legs(Protocol):
         """Send the prefill leg; once."""
 
     def send_decode(self, body: bytes | Pieces, head: RequestHead | None = None, *, merge: Merge | None = None) -> None:
-        """Send the decode leg; once. With a merge the answer waits for the prefill leg's."""
+        """Send the decode leg; once to each decode worker. With a merge the answer waits for the prefill leg's."""
 
     def skip_prefill(self) -> None:
         """Let the decode worker do all of the request; before anything is sent."""
@@ -99,6 +99,11 @@ class Conversation(Protocol):
             answer: The body of its answer.
         """
 
+    def decode_again(self) -> None:
+        """Send the decode leg as before, to `Legs.decode`, which is another worker now: nothing of it has reached the
+        one before. Told only where the protocol has `keeps_kv_cache`.
+        """
+
     def failed(self) -> None:
         """One of the legs has failed, whoever was to blame. Nothing more can be sent."""
 
@@ -117,6 +122,10 @@ class PairProtocol(Protocol):
     @property
     def prefill_waits_for_fetch(self) -> bool:
         """Whether a prefill leg is answered only when decode has the KV cache; else decode's first byte tells it."""
+
+    @property
+    def keeps_kv_cache(self) -> bool:
+        """Whether any decode worker can fetch what was computed, as long as none has; else it is bound to the first."""
 
     @property
     def local_prefill(self) -> LocalPrefill | None:

@@ -35,6 +35,7 @@ class SglangProtocol:
         """Seconds the legs of a client that left may go on, for their transfer to be finished."""
 
     prefill_waits_for_fetch = True
+    keeps_kv_cache = False  # the prefill engine meets one decode engine in one room
     local_prefill = None  # a decode engine of SGLang's does no prefill
 
     def __init__(self, config: Config) -> None:
@@ -75,6 +76,9 @@ class _SglangConversation:
 
     def prefilled(self, answer: bytes) -> None:
         """The transfer is over; nothing more is to be sent."""
+
+    def decode_again(self) -> None:
+        """Not told: both legs are sent at once, and have to be worded anew together."""
 
     def failed(self) -> None:
         """A room is used once: nothing is to be forgotten."""

@@ -6,7 +6,12 @@
 3. `p2p`: both addresses stand in `X-Request-Id`, the same for both legs.
 
 A prefill engine keeps a KV cache that nobody fetches until it gives up. So when the client leaves between the legs,
-decode is sent all the same, for one token.
+decode is sent all the same, for one token; and when the decode worker cannot be reached, to another one.
+
+Only one that nothing was sent to is replaced. What another may have fetched is not asked for again: an engine frees its
+KV cache when it was fetched, or when a decode engine refuses the request, and one that pulls by NIXL reads memory that
+is given up, or belongs to another request by now, without noticing. Mooncake's would wait for minutes. Then the whole
+pair is tried anew.
 """
 
 from __future__ import annotations
@@ -67,6 +72,8 @@ class VllmProtocol:
 
     def __init__(self, config: Config) -> None:
         self.linger_s = config.linger_s
+        # P2P engines send to the address in the request's id, as soon as they have computed something.
+        self.keeps_kv_cache = config.connector != "p2p"
         self.connector = config.connector
         self.pushers: dict[str, Parameters] = {}
         self.local_prefill: LocalPrefill | None = None
@@ -87,8 +94,8 @@ class _VllmConversation:
         self._queries = 0
         self._engine_id = ""
         self._is_push = False
-        self._prefill_head = self._head_for(legs.prefill)
-        self._decode_head = self._head_for(legs.decode)
+        self._is_alone = False
+        self._parameters: Parameters | None = None  # that the decode leg was sent with
 
     def begin(self) -> None:
         """Send the prefill leg, or find out first what it takes."""
@@ -99,7 +106,8 @@ class _VllmConversation:
             # 1. One KV cache is fetched once: several sequences could not share it.
             # 2. An answer in Anthropic's form does not tell where the KV cache is.
             legs.skip_prefill()
-            legs.send_decode(legs.body, self._decode_head)
+            self._is_alone = True
+            self.decode_again()
         elif self._connector == "mooncake":
             self._query()
         else:
@@ -128,6 +136,13 @@ class _VllmConversation:
             if not self._is_push:
                 self._send_decode(parameters)  # without any, decode computes the prompt itself
 
+    def decode_again(self) -> None:
+        """Send the decode leg, as it was sent before if it was."""
+        if self._is_alone:
+            self._legs.send_decode(self._legs.body, self._head_for(self._legs.decode))
+        else:
+            self._send_decode(self._parameters)
+
     def failed(self) -> None:
         """What is known of the prefill engine may not be true any more: it may have been started anew."""
         self._protocol.pushers.pop(self._legs.prefill.url, None)
@@ -151,7 +166,7 @@ class _VllmConversation:
             legs.refuse(400, "invalid_json", "The body must be a JSON object.")
             return
         self._is_push = pusher is not None
-        legs.send_prefill(body, self._prefill_head)
+        legs.send_prefill(body, self._head_for(legs.prefill))
         if pusher is not None:
             early: dict[str, object] = {
                 "do_remote_prefill": True,
@@ -185,14 +200,15 @@ class _VllmConversation:
     # --- decode ---
 
     def _send_decode(self, parameters: Parameters | None) -> None:
-        legs = self._legs
+        legs, head = self._legs, self._head_for(self._legs.decode)
+        self._parameters = parameters
         added: dict[str, object] = {} if parameters is None else {"kv_transfer_params": parameters}
         if legs.is_abandoned:
             short = replace_members(legs.body, _REPLACED, _members(_one_token(legs) | added))
-            legs.send_decode(legs.body if short is None else short, self._decode_head)
+            legs.send_decode(legs.body if short is None else short, head)
             return
         body = append_members(legs.body, _members(added)) if added else None
-        legs.send_decode(legs.body if body is None else body, self._decode_head, merge=_merge(legs.fields))
+        legs.send_decode(legs.body if body is None else body, head, merge=_merge(legs.fields))
 
     def _mooncake(self) -> Parameters:
         return {

@@ -324,6 +324,40 @@ def test_pair_without_the_hook_is_two_choices_with_the_leg_set(prefill_workers, 
     assert not manager.has_pair
 
 
+def test_a_decode_worker_alone_is_chosen_with_the_leg_set(prefill_workers, decode_workers, request_):
+    legs = []
+
+    class Both:
+        @hookimpl
+        def select_single(self, workers, request):
+            legs.append((request.leg, workers))
+            return workers[-1]
+
+        @hookimpl
+        def select_pair(self, prefill_workers, decode_workers):
+            raise AssertionError("this is no pair")
+
+    chosen = manager_of(Both(), needs_pair=True).select_decode(prefill_workers[0], decode_workers, request_)
+    assert (chosen, legs) == (decode_workers[-1], [(Leg.DECODE, decode_workers)])
+    assert request_.leg is Leg.SINGLE
+
+
+def test_a_policy_that_only_chooses_pairs_is_given_the_prefill_worker_there_is(
+    prefill_workers, decode_workers, request_
+):
+    class Joint:
+        @hookimpl
+        def select_pair(self, prefill_workers, decode_workers):
+            self.asked = prefill_workers
+            return (prefill_workers[0], decode_workers[-1]) if len(decode_workers) > 1 else None
+
+    policy = Joint()
+    manager = manager_of(policy, needs_pair=True)
+    assert manager.select_decode(prefill_workers[1], decode_workers, request_) is decode_workers[-1]
+    assert policy.asked == (prefill_workers[1],)
+    assert manager.select_decode(prefill_workers[1], decode_workers[:1], request_) is None
+
+
 def test_composed_pair_is_none_when_a_leg_finds_nobody(prefill_workers, decode_workers, request_):
     class Picky:
         @hookimpl

@@ -65,6 +65,12 @@ def pair_of(prefill, decode, *observers):
     )
 
 
+def test_a_decode_worker_alone_is_the_decode_policys_choice(prefill_workers, decode_workers, request_):
+    left, right = Policy(0), Policy(1)
+    assert pair_of(left, right).select_decode(prefill_workers[0], decode_workers, request_) is decode_workers[1]
+    assert (left.heard, right.heard) == ([], [("select", Leg.DECODE)])
+
+
 def test_each_leg_goes_by_its_own_policy(prefill_workers, decode_workers, request_):
     left, right = Policy(0), Policy(1)
     pair = pair_of(left, right)

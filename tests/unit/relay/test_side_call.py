@@ -38,7 +38,8 @@ class FakeSource:
 class FakeOrigin:
     """Sends on a kept connection first, then on new ones."""
 
-    def __init__(self, *, is_reused=False):
+    def __init__(self, *, is_reused=False, can_connect=True):
+        self.can_connect = can_connect
         self.sources = []
         self.freshness = []
         self.is_reused = is_reused
@@ -47,7 +48,9 @@ class FakeOrigin:
         self.freshness.append(fresh)
         source = FakeSource()
         self.sources.append(source)
-        call.sent(source, is_reused=self.is_reused and not fresh)
+        is_reused = self.is_reused and not fresh
+        if self.can_connect or is_reused:
+            call.sent(source, is_reused=is_reused)
         return source
 
 
@@ -112,6 +115,18 @@ def test_a_kept_connection_that_was_dead_is_replaced_once_and_unseen():
     assert (origin.freshness, endings) == ([False, True], [])
     call.source_closed("reset")
     assert (origin.freshness, endings) == ([False, True], [Ending.CONNECTION_LOST])
+
+
+def test_nothing_was_sent_only_if_no_connection_was_ever_there():
+    """Whoever was sent a request may have begun with it, though it cannot be reached any more."""
+    for is_reused, ending in ((False, Ending.CONNECT_FAILED), (True, Ending.CONNECTION_LOST)):
+        origin = FakeOrigin(is_reused=is_reused, can_connect=False)
+        call, endings = side_call(origin)
+        assert call.was_sent is is_reused
+        if is_reused:
+            call.source_closed("reset")
+        call.connect_failed("refused")
+        assert endings == [ending]
 
 
 def test_a_kept_connection_that_answered_is_not_replaced():
