@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 
 from router_core.contract.worker import Worker
@@ -15,9 +16,9 @@ class PlacedListener(Listener):
 
     __slots__ = ()
 
+    @abstractmethod
     def worker_down(self, worker: Worker, reason: str) -> None:
         """A worker, perhaps one of this request's, was found dead."""
-        raise NotImplementedError
 
 
 class DeadWorkers:
