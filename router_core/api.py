@@ -15,10 +15,11 @@
 The hooks are described in `router_core.contract.hookspecs`. Everything else under `router_core` is private to the core.
 """
 
+from router_core.contract.backlog_policy import BacklogPolicy
 from router_core.contract.cache_mirror import Placement
 from router_core.contract.hookspecs import hookimpl
 from router_core.contract.membership import MembershipSource, WorkerSpec
-from router_core.contract.policy import PolicyConfig, healthy, least_loaded, rendezvous
+from router_core.contract.policy import PolicyConfig, fewest_tokens, healthy, least_loaded, rendezvous
 from router_core.contract.pool import PoolContext
 from router_core.contract.prefill_backlog import PrefillBacklog
 from router_core.contract.prefix import prefix_tokens
@@ -27,6 +28,7 @@ from router_core.contract.request import Leg, LiteralPrompt, OutcomeStatus, Requ
 from router_core.contract.worker import EngineTelemetry, Worker, WorkerRole
 
 __all__ = [
+    "BacklogPolicy",
     "EngineTelemetry",
     "Leg",
     "LiteralPrompt",
@@ -42,6 +44,7 @@ __all__ = [
     "Worker",
     "WorkerRole",
     "WorkerSpec",
+    "fewest_tokens",
     "healthy",
     "hookimpl",
     "least_loaded",

@@ -43,6 +43,26 @@ def least_loaded(workers: Sequence[Worker]) -> Worker:
     return best
 
 
+def fewest_tokens(workers: Sequence[Worker]) -> Worker:
+    """Return the worker with the fewest tokens in flight: pending prompts, and context being decoded.
+
+    What a decode leg costs a worker. Ties go to the one with fewer requests, then as in `least_loaded`.
+
+    Args:
+        workers: At least one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not workers:
+        raise ValueError("fewest_tokens() needs at least one worker; check the candidates before calling it")
+    return min(workers, key=_tokens)
+
+
+def _tokens(worker: Worker) -> tuple[int, int, int]:
+    return worker.pending_prompt_tokens + worker.decode_tokens, worker.load, worker.last_reserved
+
+
 def rendezvous(workers: Sequence[Worker], key: str) -> Worker:
     """Return the worker that highest-random-weight hashing gives `key` (Thaler and Ravishankar, 1998).
 

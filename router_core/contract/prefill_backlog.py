@@ -38,7 +38,9 @@ class PrefillBacklog:
         return self._pending.get(worker_url, 0)
 
     def place(self, worker: Worker, request: RoutingRequest) -> None:
-        """A request goes to a worker."""
+        """A request goes to a worker; nothing happens for a decode leg."""
+        if request.leg is Leg.DECODE:
+            return
         placement = self.index.place(worker.url, request.prefix)
         uncached = max(request.input_tokens - placement.matched_tokens, 0)
         self._open[request] = _Open(worker.url, uncached, placement)

@@ -7,7 +7,8 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -122,11 +123,13 @@ def _build(cls: type, options: Mapping[str, Any], plugin: str, where: str) -> ob
 
 
 def describe_options(cls: type) -> tuple[OptionInfo, ...]:
-    """Return a plugin's options in the order its author wrote them; empty when it takes none."""
+    """Return a plugin's options, its own first, in the order their author wrote them; empty when it takes none."""
     model = _config_of(cls)
     if model is None:
         return ()
-    return tuple(_describe(name, field) for name, field in model.model_fields.items())
+    written = dict.fromkeys(name for cls in model.__mro__ for name in inspect.get_annotations(cls))
+    fields = model.model_fields
+    return tuple(_describe(name, fields[name]) for name in written if name in fields)
 
 
 def _config_of(cls: type) -> type[PolicyConfig] | None:
@@ -185,9 +188,17 @@ def _describe(name: str, field: FieldInfo) -> OptionInfo:
 
 
 def _type_name(annotation: Any) -> str:  # Any: whatever the author wrote
-    if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
-        return annotation.__name__
-    return str(annotation).replace("typing.", "")
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type_name, arguments))
+    if isinstance(origin, type):
+        inside = ("..." if argument is Ellipsis else _type_name(argument) for argument in arguments)
+        return f"{origin.__name__}[{', '.join(inside)}]"
+    if annotation is NoneType:
+        return "None"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 
 def _default(field: FieldInfo) -> str:
@@ -199,13 +210,21 @@ def _default(field: FieldInfo) -> str:
 
 
 def _constraints(field: FieldInfo) -> Iterator[str]:
-    for limit in field.metadata:
+    for limit in (*field.metadata, *_limits_within(field.annotation)):
         for attribute, sign in _COMPARISONS.items():
             if (bound := getattr(limit, attribute, None)) is not None:
                 yield f"{sign} {bound}"
         for attribute in _NAMED:
             if (bound := getattr(limit, attribute, None)) is not None:
                 yield f"{attribute.replace('_', ' ')} {bound}"
+
+
+def _limits_within(annotation: Any) -> Iterator[Any]:  # Any: whatever the author wrote
+    """Return the limits of an optional value, such as `Annotated[int, Field(ge=0)] | None`."""
+    if get_origin(annotation) in (Union, UnionType):
+        for choice in get_args(annotation):
+            for extra in get_args(choice)[1:] if get_origin(choice) is Annotated else ():
+                yield from extra.metadata if isinstance(extra, FieldInfo) else (extra,)
 
 
 def _one_line(text: str | None) -> str:

@@ -34,7 +34,7 @@ def prompt(name, tokens=4096):
 
 
 def costs_of(policy, workers, request):
-    return policy._costs(workers, request.input_tokens, policy._backlog.match(workers, request))
+    return policy._costs(workers, request.input_tokens, policy.backlog.match(workers, request))
 
 
 def costs(harness, request):
@@ -74,7 +74,7 @@ def test_credit_decays_on_a_worker_with_more_to_do_than_the_idlest(policy_harnes
     home = harness.serve(prompt("a", 1024))[0].url[-1]
     while harness.select(prompt("b", 1024)).worker.url[-1] != home:
         pass
-    pending = harness.policy._backlog.pending_tokens
+    pending = harness.policy.backlog.pending_tokens
     excess = pending(f"http://regular-{home}") - min(pending(each.url) for each in harness.workers)
 
     spared = costs(harness, prompt("fresh", 1024))[home] - costs(harness, prompt("a", 1024))[home]

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from router_core.api import LiteralPrompt, RoutingRequest, Worker, healthy, least_loaded, prefix_tokens, rendezvous
+from router_core.api import (
+    LiteralPrompt,
+    RoutingRequest,
+    Worker,
+    fewest_tokens,
+    healthy,
+    least_loaded,
+    prefix_tokens,
+    rendezvous,
+)
 from router_core.contract.errors import UndeclaredNeedError
 from router_core.contract.prefix import BLOCK_BYTES, SHORT_BLOCK_BYTES, SHORT_BLOCKS
 
@@ -27,7 +36,14 @@ def test_least_loaded_breaks_ties_by_the_oldest_reservation() -> None:
     assert least_loaded(workers).url == "http://w1"
 
 
-@pytest.mark.parametrize("helper", [least_loaded, lambda workers: rendezvous(workers, "key")])
+def test_fewest_tokens_counts_prompts_and_context_then_requests() -> None:
+    heavy = Worker("http://heavy", load=1, pending_prompt_tokens=900, decode_tokens=200)
+    light = Worker("http://light", load=9, decode_tokens=1000)
+    assert fewest_tokens((heavy, light)).url == "http://light"
+    assert fewest_tokens(_workers(3, 1, 2)).url == "http://w1"
+
+
+@pytest.mark.parametrize("helper", [least_loaded, fewest_tokens, lambda workers: rendezvous(workers, "key")])
 def test_helpers_refuse_an_empty_list(helper) -> None:
     with pytest.raises(ValueError, match="needs at least one worker"):
         helper(())

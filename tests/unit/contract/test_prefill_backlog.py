@@ -35,6 +35,12 @@ def test_prompt_is_pending_until_its_first_token_and_pinned_until_its_end(backlo
     assert figures(backlog) == (0, 0, 512)
 
 
+def test_a_decode_leg_that_is_placed_leaves_nothing_behind(backlog):
+    asked = request(leg=Leg.DECODE)
+    backlog.place(A, asked)
+    assert figures(backlog) == (0, 0, 0)
+
+
 def test_only_what_the_worker_has_not_is_pending(backlog):
     first = request()
     backlog.place(A, first)

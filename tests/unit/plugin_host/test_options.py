@@ -1,6 +1,6 @@
 """Options become a policy, or sentences with the full path in the config."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field, field_validator, model_validator
@@ -61,6 +61,33 @@ def problems_of(cls, options, error=StartupError, **where):
     with pytest.raises(error) as caught:
         build_policy(loaded(cls), options, **where)
     return list(caught.value.problems)
+
+
+class Base(PolicyConfig):
+    size: int = 1
+    """Inherited."""
+
+
+class Limited:
+    class Config(Base):
+        share: Annotated[float, Field(ge=0, le=1)] | None = None
+        """May be left out."""
+
+        words: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+        """Some words."""
+
+        weights: dict[str, int | None] = {}
+        """Some weights."""
+
+
+def test_types_are_named_as_people_write_them_and_own_options_come_first():
+    described = describe_options(Limited)
+    assert [(option.name, option.type, option.constraints) for option in described] == [
+        ("share", "float | None", (">= 0", "<= 1")),
+        ("words", "tuple[str, ...]", ()),
+        ("weights", "dict[str, int | None]", ()),
+        ("size", "int", ()),
+    ]
 
 
 def test_options_reach_the_constructor_validated():

@@ -10,12 +10,9 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from router_core.api import (
+    BacklogPolicy,
     Leg,
-    PolicyConfig,
     PoolContext,
-    PrefillBacklog,
-    PrefixIndex,
-    RequestOutcome,
     RoutingRequest,
     Worker,
     hookimpl,
@@ -23,13 +20,13 @@ from router_core.api import (
 from router_policy_dynamo_cost.choice import cheapest, softmax
 
 
-class DynamoCostPolicy:
+class DynamoCostPolicy(BacklogPolicy):
     """Take the worker with the least cost: prefill to do, less what its cache saves, and context being decoded.
 
     In blocks: `prefill_load_scale * (pending + prompt - credit) + decoding + active_request_weight * requests`.
     """
 
-    class Config(PolicyConfig):
+    class Config(BacklogPolicy.Config):
         """Options of `dynamo_cost`."""
 
         preset: Literal["default", "agentic", "load"] = "default"
@@ -53,15 +50,8 @@ class DynamoCostPolicy:
         block_tokens: Annotated[int, Field(ge=1)] = 16
         """Tokens in a block of the engine's."""
 
-        cache_tokens: Annotated[int, Field(ge=0)] = 1_000_000
-        """Tokens a worker's KV cache is taken to hold. Too many does little harm, too few a lot."""
-
-        max_blocks: Annotated[int, Field(ge=1)] = 1_000_000
-        """Blocks of about 512 tokens to remember over all workers, about 200 bytes each."""
-
-    needs = frozenset({"prefix"})
-
     def __init__(self, config: Config) -> None:
+        super().__init__(config)
         preset = _PRESETS[config.preset]
         self._credit = _given(config.overlap_credit, preset.overlap_credit)
         self._decay = config.overlap_credit_decay
@@ -69,7 +59,6 @@ class DynamoCostPolicy:
         self._request_weight = _given(config.active_request_weight, preset.active_request_weight)
         self._temperature = config.temperature
         self._block_tokens = config.block_tokens
-        self._backlog = PrefillBacklog(PrefixIndex(config.cache_tokens, max_blocks=config.max_blocks))
         self._draw = random.Random().random  # noqa: S311  spreads load, guards nothing
 
     @hookimpl
@@ -85,19 +74,19 @@ class DynamoCostPolicy:
             at = self._pick(costs)
             request.explain("decode_cost", cost=costs[at], least=min(costs))
             return workers[at]
-        cached = self._backlog.match(workers, request)
+        cached = self.backlog.match(workers, request)
         costs = self._costs(workers, request.input_tokens, cached)
         at = self._pick(costs)
         share = cached[at] / max(request.input_tokens, 1)
         request.explain("least_cost", cost=costs[at], least=min(costs), cached_share=share)
-        self._backlog.place(workers[at], request)
+        self.backlog.place(workers[at], request)
         return workers[at]
 
     def _pick(self, costs: Sequence[float]) -> int:
         return softmax(costs, self._temperature, self._draw) if self._temperature else cheapest(costs, self._draw)
 
     def _costs(self, workers: Sequence[Worker], prompt: int, cached: Sequence[int]) -> list[float]:
-        backlog = self._backlog
+        backlog = self.backlog
         pending = [backlog.pending_tokens(worker.url) for worker in workers]
         least, pinned = min(pending), backlog.index.pinned_tokens
         costs = []
@@ -111,21 +100,6 @@ class DynamoCostPolicy:
 
     def _decode_costs(self, workers: Sequence[Worker]) -> list[float]:
         return [each.decode_tokens / self._block_tokens + self._request_weight * each.load for each in workers]
-
-    @hookimpl
-    def on_first_token(self, worker: Worker, request: RoutingRequest) -> None:
-        """A prefill is over."""
-        self._backlog.first_token(worker, request)
-
-    @hookimpl
-    def on_request_complete(self, worker: Worker, request: RoutingRequest, outcome: RequestOutcome) -> None:
-        """An attempt has ended."""
-        self._backlog.complete(worker, request, outcome)
-
-    @hookimpl
-    def on_worker_removed(self, worker: Worker) -> None:
-        """A worker left for good."""
-        self._backlog.remove_worker(worker)
 
 
 class _Preset(NamedTuple):

@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
-
-from pydantic import Field
 
 from router_core.api import (
+    BacklogPolicy,
     Leg,
-    PolicyConfig,
-    PrefillBacklog,
-    PrefixIndex,
-    RequestOutcome,
     RoutingRequest,
     Worker,
+    fewest_tokens,
     hookimpl,
     prefix_tokens,
 )
 from router_policy_lmetric.hot_spots import HotSpots
 
 
-class LmetricPolicy:
+class LmetricPolicy(BacklogPolicy):
     """Take the worker where uncached prefill, the new prompt's included, times requests in flight is least.
 
     A beginning so frequent that its holders cannot serve it is given to others, too. A decode leg goes to who has the
     fewest tokens in flight.
     """
 
-    class Config(PolicyConfig):
+    class Config(BacklogPolicy.Config):
         """Options of `lmetric`."""
 
         hot_spot_guard: bool = True
         """Give a beginning that has outgrown the workers that hold it to another one."""
 
-        cache_tokens: Annotated[int, Field(ge=0)] = 1_000_000
-        """Tokens a worker's KV cache is taken to hold. Too many does little harm, too few a lot."""
-
-        max_blocks: Annotated[int, Field(ge=1)] = 1_000_000
-        """Blocks of about 512 tokens to remember over all workers, about 200 bytes each."""
-
-    needs = frozenset({"prefix"})
-
     def __init__(self, config: Config) -> None:
-        self._backlog = PrefillBacklog(PrefixIndex(config.cache_tokens, max_blocks=config.max_blocks))
+        super().__init__(config)
         self._hot_spots = HotSpots(_WINDOW) if config.hot_spot_guard else None
 
     @hookimpl
@@ -51,8 +38,8 @@ class LmetricPolicy:
         """Return the worker with the least product."""
         if request.leg is Leg.DECODE:
             request.explain("decode")
-            return min(workers, key=_context)
-        backlog, prompt = self._backlog, request.input_tokens
+            return fewest_tokens(workers)
+        backlog, prompt = self.backlog, request.input_tokens
         cached = backlog.match(workers, request)
         pending = [backlog.pending_tokens(worker.url) for worker in workers]
         others = self._who_else(request, cached)
@@ -81,25 +68,6 @@ class LmetricPolicy:
             return []
         others = [at for at, tokens in enumerate(cached) if tokens < _CLASS_TOKENS]
         return others if guard.is_hot(prefix[_CLASS_BLOCKS - 1], len(cached) - len(others), len(others)) else []
-
-    @hookimpl
-    def on_first_token(self, worker: Worker, request: RoutingRequest) -> None:
-        """A prefill is over."""
-        self._backlog.first_token(worker, request)
-
-    @hookimpl
-    def on_request_complete(self, worker: Worker, request: RoutingRequest, outcome: RequestOutcome) -> None:
-        """An attempt has ended."""
-        self._backlog.complete(worker, request, outcome)
-
-    @hookimpl
-    def on_worker_removed(self, worker: Worker) -> None:
-        """A worker left for good."""
-        self._backlog.remove_worker(worker)
-
-
-def _context(worker: Worker) -> tuple[int, int, int]:
-    return worker.pending_prompt_tokens + worker.decode_tokens, worker.load, worker.last_reserved
 
 
 _WINDOW = 1000
