@@ -1,59 +1,13 @@
-"""The paths of administration, each said once: the routes are made from it, and so is the OpenAPI document."""
+"""The paths of administration."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
 
-from aiohttp import web
+from router_core.control.operation import AnswerKind, Operation
 
-from router_core.control.errors import Handler
-
-AnswerKind = Literal[
-    "accepted",
-    "error",
-    "admin_error",
-    "object",
-    "text",
-    "worker",
-    "worker_list",
-    "pool",
-    "pool_list",
-    "log_level",
-    "any",
-]
-"""What an answer holds: a schema of the OpenAPI document, or one of its plain media types."""
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One method of one path.
-
-    Attributes:
-        method: Such as `POST`.
-        path: With `{id}` where a worker's id stands.
-        handler: The name of the method that answers.
-        summary: What it does, in one line.
-        answers: What each status comes with.
-        takes: What the body describes; None if none is looked at.
-        takes_url: Whether the query names a worker's `url`.
-    """
-
-    method: str
-    path: str
-    handler: str
-    summary: str
-    answers: Mapping[int, AnswerKind]
-    takes: Literal["worker", "policy", "log_level"] | None = None
-    takes_url: bool = field(default=False)
-
-    @property
-    def route(self) -> str:
-        """The path as aiohttp wants it; a pool may be called `organisation/model`."""
-        # With a look back, lest a pool's path be taken for the pool `NAME/policy`.
-        return self.path.replace("{name}", "{name:.+(?<!/policy)}")
-
+_UNFIT: Mapping[int, AnswerKind] = {400: "admin_error", 404: "admin_error"}
+_CHANGED: Mapping[int, AnswerKind] = {202: "accepted", **_UNFIT}
 
 WORKERS = (
     Operation("GET", "/workers", "list_workers", "List all registered workers.", {200: "worker_list"}),
@@ -70,14 +24,14 @@ WORKERS = (
         "/workers/{id}",
         "get_worker",
         "Tell of one worker.",
-        {200: "worker", 400: "admin_error", 404: "admin_error"},
+        {200: "worker", **_UNFIT},
     ),
     Operation(
         "PUT",
         "/workers/{id}",
         "replace_worker",
         "Set labels, priority and cost, to their defaults where the body is silent.",
-        {202: "accepted", 400: "admin_error", 404: "admin_error"},
+        _CHANGED,
         takes="worker",
     ),
     Operation(
@@ -85,7 +39,7 @@ WORKERS = (
         "/workers/{id}",
         "merge_worker",
         "Change what the body names; a label given as null goes.",
-        {202: "accepted", 400: "admin_error", 404: "admin_error"},
+        _CHANGED,
         takes="worker",
     ),
     Operation(
@@ -93,7 +47,7 @@ WORKERS = (
         "/workers/{id}",
         "remove_worker",
         "Let a worker finish what it has and go.",
-        {202: "accepted", 400: "admin_error", 404: "admin_error"},
+        _CHANGED,
     ),
     Operation(
         "POST",
@@ -108,7 +62,7 @@ WORKERS = (
         "/remove_worker",
         "remove_url",
         "Let the worker at a URL finish what it has and go.",
-        {200: "text", 400: "admin_error", 404: "admin_error"},
+        {200: "text", **_UNFIT},
         takes_url=True,
     ),
     Operation("GET", "/list_workers", "list_urls", "List the addresses of all workers that stay.", {200: "object"}),
@@ -147,7 +101,7 @@ POOLS = (
         "/pools/{name}/policy",
         "replace_policy",
         "Give a pool another policy; requests under way stay with the old one.",
-        {200: "pool", 400: "admin_error", 404: "admin_error"},
+        {200: "pool", **_UNFIT},
         takes="policy",
     ),
 )
@@ -171,13 +125,3 @@ OPERATIONS = (*WORKERS, *ENGINES, *POOLS, *LOG_LEVEL)
 
 ADMIN_PATHS = tuple(dict.fromkeys(operation.route for operation in OPERATIONS))
 """The paths of all of them, as aiohttp wants them."""
-
-
-def add_routes(router: web.UrlDispatcher, operations: Iterable[Operation], owner: object) -> None:
-    """Serve some of them by the methods of their owner."""
-    for operation in operations:
-        handler: Handler = getattr(owner, operation.handler)
-        if operation.method == "GET":
-            router.add_get(operation.route, handler)
-        else:
-            router.add_route(operation.method, operation.route, handler)

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from aiohttp import web
 
 from router_core.contract.worker import Worker
-from router_core.control.admin_routes import ADMIN_PATHS, ENGINES, LOG_LEVEL, POOLS, WORKERS, add_routes
+from router_core.control.admin_routes import ADMIN_PATHS, ENGINES, LOG_LEVEL, POOLS, WORKERS
 from router_core.control.engines import EngineAsker, EngineHandlers
 from router_core.control.errors import error_response, json_app
 from router_core.control.health import HealthHandlers, PolicyStatus, ProbedPool, SignalFacts
 from router_core.control.log_level import LogLevelHandlers
 from router_core.control.metrics import RenderMetrics, metrics_handler
 from router_core.control.models import FetchModels, ListModels, ModelCatalog, ModelHandlers
-from router_core.control.openapi import answer_openapi
+from router_core.control.openapi import openapi_handler
+from router_core.control.operation import add_routes
 from router_core.control.pools import PoolHandlers, ReplacePolicy
+from router_core.control.public_routes import METRICS, MODELS, OPENAPI, PROBES
 from router_core.control.workers import WhyUnused, WorkerAdmin
 from router_core.fleet.registry import WorkerRegistry
 
@@ -61,31 +63,27 @@ def create_control_app(
         administers: Whether administration is served here; else its paths say that it has an address of its own.
         replace_policy: Gives a pool another policy.
     """
-    health = HealthHandlers(pools, policies, is_draining, signals)
     catalog = ModelCatalog(pools, fetch_models, listed=listed_models)
-    models = ModelHandlers(catalog)
     app = json_app()
+    inference_paths = tuple(inference_paths)
 
     async def close(app: web.Application) -> None:  # noqa: ARG001  # aiohttp hands it to every clean-up
         await catalog.close()
 
     app.on_cleanup.append(close)
-    app.router.add_get("/health", health.liveness)
-    app.router.add_get("/liveness", health.liveness)
-    app.router.add_get("/readiness", health.readiness)
-    app.router.add_get("/v1/models", models.list_models)
-    app.router.add_get("/v1/models/{id:.+}", models.get_model)
-    app.router.add_get("/metrics", metrics_handler(render_metrics))
+    add_routes(app.router, PROBES, HealthHandlers(pools, policies, is_draining, signals))
+    add_routes(app.router, MODELS, ModelHandlers(catalog))
+    app.router.add_get(METRICS.route, metrics_handler(render_metrics))
     if administers:
         add_routes(app.router, WORKERS, WorkerAdmin(registry, is_own_address, why_unused, ask_models))
         add_routes(app.router, ENGINES, EngineHandlers(pools, engines, health_endpoint=health_endpoint))
-        app.router.add_get("/openapi.json", answer_openapi)
+        app.router.add_get(OPENAPI.route, openapi_handler(inference_paths))
         if log_level is not None:
             add_routes(app.router, LOG_LEVEL, log_level)
         if replace_policy is not None:
             add_routes(app.router, POOLS, PoolHandlers(pools, policies, replace_policy))
     else:
-        for path in (*ADMIN_PATHS, "/openapi.json"):
+        for path in (*ADMIN_PATHS, OPENAPI.route):
             app.router.add_route("*", path, _administered_elsewhere)
     for path in inference_paths:
         app.router.add_post(path, _served_elsewhere)

@@ -107,7 +107,7 @@ class ModelHandlers:
         models = await self._catalog.models()
         if not models:
             return _no_models()
-        wanted = request.match_info["id"]
+        wanted = request.match_info["model"]
         for model in models:
             if model["id"] == wanted:
                 return json_response(model)

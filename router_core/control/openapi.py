@@ -1,14 +1,18 @@
-"""The OpenAPI document of administration, made from the routes and from the form that checks what is sent."""
+"""The OpenAPI document, made from the routes and from the forms that check what is sent."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from aiohttp import web
 
 from router_core.config import PolicySelection
-from router_core.control.admin_routes import OPERATIONS, AnswerKind, Operation
+from router_core.control.admin_routes import OPERATIONS
+from router_core.control.errors import Handler
 from router_core.control.health import json_response
+from router_core.control.operation import AnswerKind, Group, Operation
+from router_core.control.public_routes import METRICS, MODELS, OPENAPI, PROBES, inference
 from router_core.control.worker_form import WITHOUT_EFFECT, WorkerForm
 
 Json = dict[str, Any]  # Any: JSON
@@ -31,37 +35,60 @@ _FORMS = {"worker": "WorkerForm", "policy": "PolicySelection", "log_level": "Log
 _NAMED = {
     "id": "The worker's id, or its URL, percent-encoded.",
     "name": "The pool's name: `default`, or a model's.",
+    "model": "The model's name, which may hold slashes.",
+    "response": "The response's id, as its maker gave it.",
+}
+_GROUPS: dict[Group, str] = {
+    "inference": "Answered by workers. Where API keys are set, each wants one with the scope `inference`.",
+    "models": "Wants any key, where keys are set.",
+    "metrics": "Wants a key with the scope `metrics` or `admin`, where keys are set; `auth.open_metrics` opens it.",
+    "probes": "For supervisors and balancers. Wants no key.",
+    "administration": "Wants a key with the scope `admin`, where keys are set. `admin_port` moves it elsewhere.",
 }
 _IN_WORDS = {
     200: "Done.",
     202: "Accepted.",
     206: "Some workers have, some have not.",
     400: "What was sent does not fit; `error` says why.",
-    404: "There is no such worker or pool.",
+    404: "There is nothing of this name.",
+    408: "It waited too long for its turn, or was sent too slowly.",
     409: "The URL is registered already; `Location` names it.",
-    500: "No worker told any.",
+    413: "The body is larger than `limits.max_body_bytes`.",
+    429: "The router or the worker is busy; `Retry-After` says how long.",
+    500: "Something failed that should not have.",
     502: "The worker could not be asked.",
     503: "No worker is available, or one could not.",
+    504: "The worker did not answer in time.",
 }
 
 
-async def answer_openapi(request: web.Request) -> web.Response:  # noqa: ARG001  # a handler takes the request
-    """Answer with the document."""
-    return json_response(openapi_document())
+def openapi_handler(inference_paths: Iterable[str]) -> Handler:
+    """Return a handler that answers with the document."""
+    document = openapi_document(inference_paths)
+
+    async def answer(request: web.Request) -> web.Response:  # noqa: ARG001  # a handler takes the request
+        return json_response(document)
+
+    return answer
 
 
-def openapi_document() -> Json:
-    """Return the document, OpenAPI 3.1."""
+def openapi_document(inference_paths: Iterable[str] = ()) -> Json:
+    """Return the document, OpenAPI 3.1.
+
+    Args:
+        inference_paths: Paths whose POST workers answer.
+    """
     paths: dict[str, Json] = {}
-    for operation in OPERATIONS:
+    for operation in (*inference(inference_paths), *MODELS, METRICS, *PROBES, *OPERATIONS, OPENAPI):
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "router-core administration",
+            "title": "router-core",
             "version": "1",
-            "description": "Where API keys are set, each of these wants one with the scope `admin`.",
+            "description": "All that the router answers, and all that it hands to workers. Tags tell who it is for.",
         },
+        "tags": [{"name": name, "description": text} for name, text in _GROUPS.items()],
         "paths": paths,
         "components": {
             "schemas": _schemas(),
@@ -73,7 +100,8 @@ def openapi_document() -> Json:
 
 def _operation(operation: Operation) -> Json:
     described: Json = {
-        "operationId": operation.handler,
+        "operationId": operation.name or operation.handler,
+        "tags": [operation.group],
         "summary": operation.summary,
         "responses": {str(status): _answer(status, kind) for status, kind in operation.answers.items()},
     }
@@ -86,7 +114,12 @@ def _operation(operation: Operation) -> Json:
         parameters.append({"name": "url", "in": "query", "required": True, "schema": _URL})
     if parameters:
         described["parameters"] = parameters
-    if operation.takes is not None:
+    if operation.group == "probes":
+        described["security"] = []
+    if operation.takes in ("inference", "audio"):
+        media = "multipart/form-data" if operation.takes == "audio" else "application/json"
+        described["requestBody"] = {"required": True, "content": {media: {"schema": {"type": "object"}}}}
+    elif operation.takes is not None:
         schema: Json = {"$ref": f"#/components/schemas/{_FORMS[operation.takes]}"}
         if operation.path == "/workers":
             schema = {"allOf": [schema, {"required": ["url"], "properties": {"url": _URL}}]}

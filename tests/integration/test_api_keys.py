@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import re
 import signal
 
 import pytest
@@ -132,16 +133,42 @@ async def test_metrics_need_their_scope_or_admin():
         assert await status_of(router, "POST", CHAT, bearer(ADMIN)) == 403
 
 
-async def test_every_path_of_the_openapi_document_wants_the_scope_admin():
+async def test_every_path_of_the_openapi_document_wants_the_key_that_its_group_is_for():
+    refused = {
+        "administration": [401, 403, 403],
+        "inference": [401, None, 403],
+        "models": [401, None, None],
+        "metrics": [401, 403, None],
+        "probes": [None, None, None],
+    }
     async with closed_router() as router:
         async with router.get("/openapi.json", headers=bearer(ADMIN)) as response:
             paths = (await response.json())["paths"]
-        assert {"/workers", "/pools", "/pools/{name}", "/pools/{name}/policy", "/log_level"} <= set(paths)
+        assert {"/workers", "/pools/{name}/policy", "/v1/responses/{response}", "/v1/messages", "/health"} <= set(paths)
         for path, item in paths.items():
-            at = path.replace("{id}", "no-such-worker").replace("{name}", "no-such/pool")
-            for method in item:
-                statuses = [await status_of(router, method.upper(), at, key) for key in ({}, bearer(INFERENCE))]
-                assert statuses == [401, 403], (method, path)
+            at = re.sub(r"\{\w+\}", "no-such", path)
+            for method, operation in item.items():
+                (group,) = operation["tags"]
+                for key, status in zip(({}, bearer(INFERENCE), bearer(METRICS)), refused[group], strict=True):
+                    found = await status_of(router, method.upper(), at, key)
+                    assert found == status if status else found not in (401, 403), (method, path, group, key)
+
+
+async def test_every_path_of_the_openapi_document_is_there():
+    async with closed_router() as router:
+        async with router.get("/openapi.json", headers=bearer(ADMIN)) as response:
+            paths = (await response.json())["paths"]
+        for path, item in paths.items():
+            for method, operation in item.items():
+                key = bearer(INFERENCE if operation["tags"] == ["inference"] else ADMIN)
+                url = router.url + re.sub(r"\{\w+\}", "no-such", path)
+                async with router.session.request(method, url, headers=key) as response:
+                    assert response.status != 405, (method, path)
+                    assert b'"code":"not_found"' not in await response.read(), (method, path)
+
+
+async def test_pools_are_told_to_administrators():
+    async with closed_router() as router:
         for path in ("/pools", "/pools/default"):
             assert await status_of(router, "GET", path, bearer(ADMIN)) == 200
         assert await status_of(router, "GET", "/pools/no-such/pool", bearer(ADMIN)) == 404

@@ -24,6 +24,8 @@ from router_core.control.worker_form import FormError, read_form
 from router_core.fleet.engine_client import EngineReply, EngineReplyError
 from router_core.fleet.pool import WorkerPool
 from router_core.fleet.registry import WorkerRegistry
+from router_core.traffic.paths import INFERENCE_PATHS
+from router_core.traffic.stored_responses import PREFIX as STORED_RESPONSES
 
 
 class Unreachable:
@@ -53,7 +55,7 @@ class PolicyFacts:
     is_quarantined = False
 
 
-def admin_app() -> web.Application:
+def admin_app(inference_paths: tuple[str, ...] = ()) -> web.Application:
     pool = WorkerPool("default", [Worker("http://10.0.0.1:8000", labels={"zone": "a"})])
     return create_control_app(
         [pool],
@@ -65,19 +67,26 @@ def admin_app() -> web.Application:
         policies=lambda: {"default": PolicyFacts()},
         replace_policy=refuse_policy,
         log_level=LogLevelHandlers(lambda: "info", lambda level: None),
+        inference_paths=inference_paths,
     )
 
 
-def test_every_route_of_administration_is_described_and_nothing_else():
-    document = openapi_document()
+def test_every_route_is_described_and_nothing_else():
+    paths = tuple(path.decode() for path in INFERENCE_PATHS)
+    document = openapi_document(paths)
     described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
-    others = {"/health", "/liveness", "/readiness", "/v1/models", "/v1/models/{id}", "/metrics", "/openapi.json"}
+    stored = {each for each in described if each[1].startswith(STORED_RESPONSES.decode())}
     served = {
         (route.method, route.resource.canonical)
-        for route in admin_app().router.routes()
+        for route in admin_app(paths).router.routes()
         if route.method != "HEAD" and route.resource is not None
     }
-    assert described == {(method, path) for method, path in served if path not in others}
+    assert {method for method, _ in stored} == {"GET", "DELETE", "POST"}
+    assert described - stored == served
+    names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+    assert len(names) == len(set(names))
+    groups = {tag["name"] for tag in document["tags"]}
+    assert groups == {tag for item in document["paths"].values() for each in item.values() for tag in each["tags"]}
 
 
 def test_the_document_holds_no_loose_ends():
