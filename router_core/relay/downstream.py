@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _LINGER_S = 2.0
 _MAX_PIPELINED_BYTES = 262_144
+_REQUESTS_A_TURN = 32  # that may be answered at once before other clients have their turn
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 TURNED_AWAY = 256
@@ -40,7 +41,7 @@ class Downstream(RequestReader, asyncio.Protocol):
         super().__init__(server)
         self._transport: asyncio.Transport
         self._exchange: Exchange | None = None
-        self._is_clogged = False  # the client reads too slowly
+        self._is_clogged = False  # the client reads too slowly, or has had its turn
         self._is_lingering = False
         self._is_reading = True
         self._is_parsing = False
@@ -187,8 +188,8 @@ class Downstream(RequestReader, asyncio.Protocol):
         self._is_parsing = True
         try:
             data = self._read_request(data)
-            while data and self._exchange is None and not self._is_clogged and not self._transport.is_closing():
-                data = self._read_request(data)
+            if data:
+                data = self._read_pipelined(data)
         except BadRequestError as error:
             self._refuse(error)
         except FramingError as error:
@@ -198,6 +199,17 @@ class Downstream(RequestReader, asyncio.Protocol):
                 self._buffer = data
         finally:
             self._is_parsing = False
+
+    def _read_pipelined(self, data: bytes) -> bytes:
+        """Read on as long as answers come at once, but not so long that all other clients wait for this one."""
+        for _ in range(_REQUESTS_A_TURN):
+            if not data or self._exchange is not None or self._is_clogged or self._transport.is_closing():
+                return data
+            data = self._read_request(data)
+        if data and self._exchange is None and not self._is_clogged:
+            self._is_clogged = True
+            self._server.call_soon(self.resume_writing)
+        return data
 
     def _go_on(self) -> None:
         """Turn to what the client sent meanwhile."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from router_core.relay.server import RelayServer
 
 NEVER = float("inf")
-_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
+_EMPTY_LINES = re.compile(rb"(?:\r\n){1,64}")  # more of them are no slip
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _BARE_CR = re.compile(rb"\r(?!\n|\Z)")
 

@@ -150,6 +150,10 @@ class RelayServer:
             if connection.exchange is not None:
                 yield connection.exchange
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Have something done in the event loop's next turn."""
+        self._loop.call_soon(callback)
+
     def refused(self, status: int) -> None:
         """Count a request refused for its form."""
         self.refusals[status] = self.refusals.get(status, 0) + 1

@@ -15,13 +15,24 @@ from router_core.relay.server import DownstreamLimits, RelayServer
 
 
 class Clock:
-    """Stands for the event loop where only time is asked of it."""
+    """Stands for the event loop where only time is asked of it, and other turns."""
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.soon = []
 
     def time(self) -> float:
         return self.now
+
+    def call_soon(self, callback) -> None:
+        self.soon.append(callback)
+
+    def turn(self) -> bool:
+        """Call what was to be called soon; tell whether there was anything."""
+        due, self.soon = self.soon, []
+        for callback in due:
+            callback()
+        return bool(due)
 
 
 class FakeSocket:

@@ -141,12 +141,28 @@ def test_an_upgrade_on_a_post_is_ignored_and_its_body_read():
     assert client.requests == [(b"POST", b"/x", b"GET /no"), (b"GET", b"/a", b"")]
 
 
-def test_many_pipelined_requests_do_not_exhaust_the_stack():
-    client = FakeClient()
-    client.send(GET * 3000)
-    client.answers_at_once = True
-    client.exchanges[0].respond(200, b"{}")
-    assert client.statuses == [200] * 3000
+def test_many_pipelined_requests_do_not_exhaust_the_stack_and_leave_turns_to_others():
+    client = FakeClient(answers_at_once=True)
+    client.send(b"".join(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number for number in range(5000)))
+    before = len(client.exchanges)
+    assert before < 100
+    client.send(b"GET /last HTTP/1.1\r\nHost: h\r\n\r\n")  # it comes while others have their turn
+    assert len(client.exchanges) == before
+    while client.clock.turn():
+        assert len(client.exchanges) <= before + 100
+        before = len(client.exchanges)
+    assert [exchange.head.target for exchange in client.exchanges] == [*(b"/%d" % n for n in range(5000)), b"/last"]
+    assert len(client.statuses) == 5001
+
+
+def test_a_client_that_is_cut_while_others_have_their_turn_is_read_no_further():
+    client = FakeClient(answers_at_once=True)
+    client.send(GET * 200)
+    count = len(client.exchanges)
+    client.protocol.connection_lost(None)
+    client.transport.abort()
+    client.clock.turn()
+    assert len(client.exchanges) == count < 200
 
 
 # --- limits ---
@@ -202,11 +218,13 @@ def test_a_long_body_behind_a_head_does_not_count_as_head():
 
 
 def test_an_endless_flood_of_empty_lines_is_no_request_and_is_not_kept():
-    client = FakeClient(max_head_bytes=200, head_timeout_s=30)
+    client = FakeClient(max_head_bytes=200)
+    client.send(b"\r\n" * 50 + GET)
+    assert len(client.exchanges) == 1
+    client.exchanges[0].respond(200, b"{}")
     client.send(*[b"\r\n" * 50_000] * 4, b"\r")
-    assert client.protocol._buffer == b"\r"
-    client.wait(30)
-    assert client.statuses == [408]
+    assert client.statuses == [200, 400]
+    assert not client.protocol._buffer
 
 
 # --- time ---
