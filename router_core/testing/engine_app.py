@@ -107,7 +107,8 @@ class EngineApp:
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         state = self._state
-        peer = request.transport.get_extra_info("peername") if request.transport else ("", 0)
+        # A client that reset its connection at once has left no address.
+        peer = (request.transport.get_extra_info("peername") if request.transport else None) or ("", 0)
         headers = request.headers
         body = await request.read()
         seen = SeenRequest(request.method, request.raw_path, headers, tuple(request.raw_headers), body, tuple(peer[:2]))
@@ -124,6 +125,10 @@ class EngineApp:
             if self.is_stopping:
                 visit.counts_as = "failed"
             raise
+        except ConnectionResetError:
+            if request.transport is not None and not request.transport.is_closing():
+                raise  # somebody else's connection
+            return web.Response()  # the client left just as the answer began
         finally:
             setattr(state, visit.counts_as, getattr(state, visit.counts_as) + 1)
             state.running -= 1

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 
 import aiohttp
 import pytest
@@ -392,3 +394,21 @@ async def test_waiting_in_vain_says_what_was_counted():
 def test_an_engine_has_no_url_before_it_is_started():
     with pytest.raises(RuntimeError, match="before it is started"):
         _ = SimulatedEngine().url
+
+
+async def test_clients_that_reset_at_once_leave_no_error_in_the_log(caplog):
+    body = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "a"}]}).encode()
+    request = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    async with SimulatedEngine() as engine:
+        url = yarl.URL(engine.url)
+        for turns in range(30):
+            client = socket.create_connection((url.host, url.port))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, no farewell
+            client.sendall(request)
+            for _ in range(turns % 6):
+                await asyncio.sleep(0)
+            client.close()
+        async with aiohttp.ClientSession() as session, session.get(url / "health") as response:
+            assert response.status == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert engine.running == 0
