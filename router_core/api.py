@@ -22,7 +22,7 @@ from router_core.contract.membership import MembershipSource, WorkerSpec
 from router_core.contract.policy import PolicyConfig, fewest_tokens, healthy, least_loaded, rendezvous
 from router_core.contract.pool import PoolContext
 from router_core.contract.prefill_backlog import PrefillBacklog
-from router_core.contract.prefix import prefix_tokens
+from router_core.contract.prefix import prefix_blocks, prefix_tokens
 from router_core.contract.prefix_index import PrefixIndex
 from router_core.contract.request import Leg, LiteralPrompt, OutcomeStatus, RequestOutcome, RoutingRequest
 from router_core.contract.worker import EngineTelemetry, Worker, WorkerRole
@@ -48,6 +48,7 @@ __all__ = [
     "healthy",
     "hookimpl",
     "least_loaded",
+    "prefix_blocks",
     "prefix_tokens",
     "rendezvous",
 ]

@@ -52,3 +52,10 @@ def prefix_tokens(blocks: int) -> int:
     if blocks <= SHORT_BLOCKS:
         return blocks * SHORT_BLOCK_TOKENS
     return (blocks - SHORT_BLOCKS + 1) * BLOCK_TOKENS
+
+
+def prefix_blocks(tokens: int) -> int:
+    """Return how many blocks hold the first `tokens` tokens of a prompt: the inverse of `prefix_tokens`."""
+    if tokens < BLOCK_TOKENS:
+        return tokens // SHORT_BLOCK_TOKENS
+    return tokens // BLOCK_TOKENS - 1 + SHORT_BLOCKS

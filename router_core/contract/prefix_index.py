@@ -117,8 +117,9 @@ class PrefixIndex:
 
     def confirm(self, placement: Placement) -> None:
         """The prompt has been computed, as its first token says: `withdraw` takes nothing back any more."""
-        if placement.mirror is not None:
-            placement.mirror.provisional.difference_update(placement.prefix)
+        mirror = placement.mirror
+        if mirror is not None and mirror.provisional:
+            mirror.provisional.difference_update(placement.prefix)
 
     def release(self, placement: Placement) -> None:
         """The request has run: its blocks stay until their room is needed. A second call does nothing."""

@@ -1,4 +1,4 @@
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 from pydantic import ValidationError
@@ -66,6 +66,33 @@ def test_one_hot_prompt_is_spread_when_its_worker_has_a_queue():
     assert max(counts.values()) < 32
 
 
+def test_a_hot_prompt_is_given_to_more_workers_for_good_and_a_rare_one_is_not():
+    harness = make_harness(4, **GIVEN)
+    for name in ("hot", "rare"):
+        serve(harness, place(harness, name, 2000), prefill_s=0.2)
+    reasons, decoding = Counter(), deque()
+    for number in range(400):  # ten a second; each decodes for four seconds, so that its worker's steps grow
+        name = "rare" if number % 50 == 49 else "hot"
+        attempt = place(harness, name, 2300)
+        reasons[name, attempt.request.reason] += 1
+        attempt.first_token()
+        decoding.append(attempt)
+        if len(decoding) > 40:
+            decoding.popleft().complete()
+        harness.pool.advance(0.1)
+    assert reasons["hot", "hot_prefix"] == 3  # once for each worker that had it not
+    assert reasons["rare", "hot_prefix"] == 0
+
+
+def test_a_choice_is_explained_by_parts_that_add_up():
+    harness = make_harness(2)
+    serve(harness, place(harness, "known", 3000), prefill_s=0.3, decode_s=60)
+    parts = place(harness, "known", 3000).request.reason_parts
+    sum_s = parts["wait_s"] + parts["start_s"] + parts["decode_s"] - parts["credit_s"]
+    sum_s += parts["prefill_weight"] * parts["prefill_s"]
+    assert parts["cost_s"] == pytest.approx(sum_s)
+
+
 def test_long_prompts_weigh_more_than_short_ones():
     harness = make_harness(2, **GIVEN)
     busy = place(harness, "long", 50_000).worker
@@ -87,7 +114,8 @@ def test_unlike_prompts_are_cache_misses_and_all_parts_are_told():
     request = place(harness, "new", 3000).request
     assert request.reason == "cache_miss"
     assert set(request.reason_parts) == {
-        "cost_s", "wait_s", "prefill_s", "prefill_weight", "decode_s", "matched_tokens", "cached_share"
+        "cost_s", "wait_s", "prefill_s", "prefill_weight", "decode_s", "start_s", "credit_s",
+        "matched_tokens", "cached_share"
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from router_core.api import (
     fewest_tokens,
     healthy,
     least_loaded,
+    prefix_blocks,
     prefix_tokens,
     rendezvous,
 )
@@ -111,3 +112,7 @@ def test_a_prefix_depends_on_everything_before_it() -> None:
 
 def test_lone_surrogates_do_not_break_hashing() -> None:
     assert len(_prefix("\ud800" * BLOCK_BYTES)) == SHORT_BLOCKS + 2
+
+
+def test_blocks_and_tokens_of_a_prefix_are_each_others_inverse():
+    assert [prefix_blocks(prefix_tokens(blocks)) for blocks in range(40)] == list(range(40))

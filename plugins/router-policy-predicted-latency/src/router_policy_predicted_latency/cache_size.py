@@ -55,6 +55,10 @@ class CacheSizes:
         index, url = self._index, state.url
         if cached < believed - slack:
             held = min(index.capacity_tokens(url), index.tokens(url))
-            index.set_capacity(url, max(_SMALLEST_TOKENS, int(held * _SHRINK)))
+            capacity = max(_SMALLEST_TOKENS, int(held * _SHRINK))
         elif cached > placement.matched_tokens + slack:
-            index.set_capacity(url, min(_LARGEST_TOKENS, int(index.capacity_tokens(url) * _GROW)))
+            capacity = min(_LARGEST_TOKENS, int(index.capacity_tokens(url) * _GROW))
+        else:
+            return
+        index.set_capacity(url, capacity)
+        state.capacity_tokens = capacity

@@ -1,31 +1,46 @@
 """What it costs to send a request to each worker, in seconds, and who is cheapest. Changes nothing.
 
-cost(w) = max(backlog, memory_wait) + start + weight * x + decode terms, where
+cost(w) = max(backlog, memory_wait) + start + weight * x + decode terms - credit, where
 
 - x: predicted seconds to prefill what w does not have of the prompt;
 - backlog: predicted seconds until the prefills sent to w before are over;
 - memory_wait: how long until enough memory is free, if the prompt and its answer do not fit beside what runs;
 - weight = 1 + hit rate + arrivals at w while it works off its backlog and part of x: every second of prefill also holds
   up those that come meanwhile, and drives out what others would have found in the cache;
-- decode terms: how much the request slows down, and is slowed down by, those that decode on w.
+- decode terms: how much the request and those that decode on w slow each other down, and how long its prefill holds
+  them up;
+- credit: at most what w would compute anew although others have it, and what requests that began alike would have been
+  spared if w had had it; less the longer the fleet's queues are, since there is little time for such work then.
+
+It is called for each request: what does not depend on the request is kept ready in the workers' states.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from math import exp
 from typing import NamedTuple
 
 from router_core.api import PrefixIndex
 from router_policy_predicted_latency.demand import Demand
 from router_policy_predicted_latency.linear_model import Features
-from router_policy_predicted_latency.worker_state import WorkerState
+from router_policy_predicted_latency.worker_state import HORIZON_S, WorkerState
 
 _LONGEST_QUEUE = 20.0
 """Requests held up that count at most: beyond it the price of a prefill is high enough."""
 
 _OWN_SHARE = 0.4
 """Share of its own prefill in which others come and wait; found best, theory says a half."""
+
+_HELD_UP = 1.5
+"""How much longer than a prefill each request that decodes beside it takes; found best, theory says 1."""
+
+_CERTAINTY = 2.0
+"""How many times its price must have been regretted before a beginning is given to one more worker."""
+
+_CONGESTION = 2.0
+"""How much higher that price is for each request that waits on the average worker."""
 
 
 class Quote(NamedTuple):
@@ -38,6 +53,9 @@ class Quote(NamedTuple):
         prefill: x.
         weight: How much a second of prefill counts.
         decode: The decode terms.
+        start: What a prefill takes besides its tokens.
+        credit: What was taken off.
+        spared: What it would have cost less if every candidate had as much of the prompt as any.
         features: What the prefill's time depends on.
         fits: Whether its memory is free.
     """
@@ -48,6 +66,9 @@ class Quote(NamedTuple):
     prefill: float
     weight: float
     decode: float
+    start: float
+    credit: float
+    spared: float
     features: Features
     fits: bool
 
@@ -62,6 +83,8 @@ def cheapest(
     decode_weight: float,
     now: float,
     choose: random.Random,
+    most: int = 0,
+    regret_s: float = 0.0,
 ) -> Quote:
     """Return the cheapest worker for a request or its prefill; ties go to one at random.
 
@@ -74,30 +97,59 @@ def cheapest(
         decode_weight: How much a second that decoding requests lose counts.
         now: The pool's time.
         choose: Breaks ties.
+        most: The most in `matched`, if others have less; 0 for no credit to anyone.
+        regret_s: What requests that began alike would have been spared if all had as much.
     """
     output_tokens = demand.output_tokens
     base_weight = 1.0 + demand.hit_rate
-    best: Quote | None = None
-    best_cost = float("inf")
+    mean_backlog_s = sum([state.backlog_s(now) for state in states]) / len(states) if regret_s else 0.0
+    best_cost = least = float("inf")
+    best: tuple[int, float, float, float, float, float, float, int, float, bool] | None = None
+    credit_s = 0.0
     ties = 1
-    for position, state in enumerate(states):
-        cached = matched[position]
-        new = max(1, prompt_tokens - cached)
-        pairs = new * (cached + new / 2)
+    position = -1
+    for state in states:
+        position += 1
         start_s, token_s, pair_s = state.prefill.coefficients
+        wait_s = backlog_s = state.backlog_s(now) if state.is_behind else 0.0
+        if wait_s + start_s > best_cost:
+            continue
+        cached = matched[position]
+        new = prompt_tokens - cached
+        if new < 1:
+            new = 1
+        pairs = new * (cached + new / 2)
         prefill_s = token_s * new + pair_s * pairs
-        wait_s = backlog_s = state.backlog_s(now)
-        capacity = index.capacity_tokens(state.url)
-        missing = index.pinned_tokens(state.url) + new + output_tokens * (state.flights + 1) - capacity
+        # What is in flight, shared or not, and how much all answers will be: mostly that fits.
+        capacity = state.capacity_tokens
+        missing = state.prompt_tokens + new + output_tokens * (state.flights + 1) - capacity
         if missing > 0:
-            wait_s = max(wait_s, missing / (capacity + 1) * demand.hold_s)
-        held_up = state.arrival_rate(now) * (backlog_s + _OWN_SHARE * prefill_s)
-        weight = base_weight + min(_LONGEST_QUEUE, held_up)
-        _, sequence_s, context_s = state.decode.coefficients
+            missing += index.pinned_tokens(state.url) - state.prompt_tokens
+            if missing > 0:
+                wait_s = max(wait_s, missing / (capacity + 1) * demand.hold_s)
+        rate = state.rate * exp((state.rate_at - now) / HORIZON_S)
+        held_up = rate * (backlog_s + _OWN_SHARE * prefill_s)
+        weight = base_weight + (held_up if held_up < _LONGEST_QUEUE else _LONGEST_QUEUE)
         decoding = state.decoding
-        slower_step_s = context_s * state.context_tokens + sequence_s * decoding
-        decode_s = decode_weight * (output_tokens * slower_step_s + 2 * prefill_s * decoding)
+        slower_step_s = state.slower_step_s + state.slower_token_s * prompt_tokens
+        decode_s = decode_weight * (output_tokens * slower_step_s + _HELD_UP * decoding * prefill_s)
         cost = wait_s + start_s + weight * prefill_s + decode_s
+        if most:
+            if cached < most:
+                rest = prompt_tokens - most
+                if rest < 1:
+                    rest = 1
+                anew_s = prefill_s - token_s * rest - pair_s * rest * (most + rest / 2)
+                price = (weight + decode_weight * _HELD_UP * decoding) * anew_s
+                if cost - price < least:
+                    least = cost - price
+                if regret_s:
+                    credit_s = min(regret_s / (_CERTAINTY * (1 + _CONGESTION * rate * mean_backlog_s)), price)
+                    cost -= credit_s
+            else:
+                credit_s = 0.0
+                if cost < least:
+                    least = cost
         if cost > best_cost:
             continue
         if cost == best_cost:
@@ -107,9 +159,23 @@ def cheapest(
         else:
             ties = 1
         best_cost = cost
-        best = Quote(position, cost, wait_s, prefill_s, weight, decode_s, (1.0, float(new), pairs), missing <= 0)
+        best = position, wait_s, prefill_s, weight, decode_s, start_s, credit_s, new, pairs, missing <= 0
     assert best is not None  # noqa: S101  # there is at least one worker, and no cost is infinite
-    return best
+    position, wait_s, prefill_s, weight, decode_s, start_s, credit_s, new, pairs, fits = best
+    spared_s = max(0.0, best_cost - least) if most else 0.0
+    return Quote(
+        position,
+        best_cost,
+        wait_s,
+        prefill_s,
+        weight,
+        decode_s,
+        start_s,
+        credit_s,
+        spared_s,
+        (1.0, float(new), pairs),
+        fits,
+    )
 
 
 def cheapest_decode(

@@ -17,11 +17,13 @@ from router_core.api import (
     RoutingRequest,
     Worker,
     hookimpl,
+    prefix_blocks,
 )
 from router_policy_predicted_latency.cache_size import FIRST_GUESS_TOKENS, CacheSizes
 from router_policy_predicted_latency.cost import cheapest, cheapest_decode
 from router_policy_predicted_latency.demand import Demand
 from router_policy_predicted_latency.engine_speed import EngineSpeeds
+from router_policy_predicted_latency.regrets import Regrets
 from router_policy_predicted_latency.worker_state import Flight, WorkerState
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -81,6 +83,7 @@ class PredictedLatencyPolicy:
             None if decode is None or decode_context is None else (0.0, decode, decode_context),
         )
         self._demand = Demand()
+        self._regrets = Regrets()
         self._states: dict[str, WorkerState] = {}
         self._workers: dict[str, Worker] = {}
         self._view: tuple[Sequence[Worker], list[WorkerState]] = (), []
@@ -101,6 +104,11 @@ class PredictedLatencyPolicy:
         prefix = request.prefix
         prompt_tokens = request.input_tokens
         matched = self._index.match(prefix, workers)
+        most = max(matched)
+        beginning, regret_s = 0, 0.0
+        if most and min(matched) < most:
+            beginning = prefix[prefix_blocks(most) - 1]
+            regret_s = self._regrets.seconds(beginning, now)
         quote = cheapest(
             states,
             matched,
@@ -109,9 +117,17 @@ class PredictedLatencyPolicy:
             demand=self._demand,
             decode_weight=self._decode_weight,
             now=now,
-            choose=self._pool.random,
+            choose=self._random,
+            most=most if beginning else 0,
+            regret_s=regret_s,
         )
         position = quote.position
+        cached = matched[position]
+        if beginning:
+            if cached < most:
+                self._regrets.spend(beginning, regret_s, quote.credit, now)
+            else:
+                self._regrets.add(beginning, regret_s, quote.spared, now)
         flight = Flight(states[position], prompt_tokens, now)
         flight.placement = self._index.place(flight.state.url, prefix)
         flight.features = quote.features
@@ -119,15 +135,16 @@ class PredictedLatencyPolicy:
         flight.is_telling = quote.fits
         flight.state.enqueue(flight, now)
         self._flights[request] = flight
-        cached = matched[position]
         self._demand.placed(prompt_tokens, cached)
         request.explain(
-            "shorter_queue" if cached < max(matched) else "cache_hit" if cached else "cache_miss",
+            _reason(cached, most, quote.credit),
             cost_s=quote.cost,
             wait_s=quote.wait,
             prefill_s=quote.prefill,
             prefill_weight=quote.weight,
             decode_s=quote.decode,
+            start_s=quote.start,
+            credit_s=quote.credit,
             matched_tokens=cached,
             cached_share=min(cached / max(prompt_tokens, 1), 1.0),
         )
@@ -142,7 +159,7 @@ class PredictedLatencyPolicy:
             index=self._index,
             demand=self._demand,
             now=now,
-            choose=self._pool.random,
+            choose=self._random,
         )
         flight = self._decode_legs[request] = Flight(states[position], request.input_tokens, now)
         flight.state.begin_decode_leg(flight, now)
@@ -155,7 +172,7 @@ class PredictedLatencyPolicy:
     def on_first_token(self, worker: Worker, request: RoutingRequest) -> None:
         """A prefill is over: learn how long it took."""
         now = self._pool.now()
-        for flights in (self._flights, self._decode_legs):
+        for flights in (self._flights, self._decode_legs) if self._decode_legs else (self._flights,):
             flight = flights.get(request)
             if flight is not None and flight.state.url == worker.url:
                 flight.state.first_token(flight, now)
@@ -207,18 +224,22 @@ class PredictedLatencyPolicy:
     def on_start(self, pool: PoolContext) -> None:
         """Take the pool's clock, and tell now and then what was learned."""
         self._pool = pool
+        self._random = pool.random
         pool.every(_UPKEEP_S, self._upkeep)
 
     def _state(self, worker: Worker) -> WorkerState:
         state = self._states.get(worker.url)
         if state is None:
-            state = WorkerState(worker.url, self._speeds.prefill_model(), self._speeds.decode_model())
+            index = self._index
+            index.add_worker(worker.url)
+            capacity_tokens = index.capacity_tokens(worker.url)
+            prefill, decode = self._speeds.prefill_model(), self._speeds.decode_model()
+            state = WorkerState(worker.url, prefill, decode, capacity_tokens)
             # It counts as if it had had its share: else all that is new would go to a newcomer.
             now, peers = self._pool.now(), self._states.values()
             if peers:
                 state.set_arrival_rate(sum(peer.arrival_rate(now) for peer in peers) / len(peers), now)
             self._states[worker.url] = state
-            self._index.add_worker(worker.url)
             self._workers[worker.url] = worker
         return state
 
@@ -258,3 +279,9 @@ class PredictedLatencyPolicy:
 _UPKEEP_S = 5.0
 _A_THOUSAND = (1.0, 1_000.0, 500_000.0)
 _FAILURES = frozenset({OutcomeStatus.ERROR, OutcomeStatus.TIMEOUT, OutcomeStatus.BACKPRESSURE})
+
+
+def _reason(cached: int, most: int, credit_s: float) -> str:
+    if cached < most:
+        return "hot_prefix" if credit_s else "shorter_queue"
+    return "cache_hit" if cached else "cache_miss"

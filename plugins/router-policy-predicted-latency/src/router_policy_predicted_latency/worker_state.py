@@ -21,11 +21,16 @@ _LONGEST_PENALTY_S = 30.0
 _EXTRA_SHARE = 0.05
 """Share of each first token in the mean of what prefills take longer than predicted."""
 
-_HORIZON_S = 60.0
+HORIZON_S = 60.0
 """How far back a worker's rate of arrivals looks: as far as the same sessions and prefixes go on coming."""
 
 _LEARN_FROM_TOKENS = 16
 """Shorter answers say little of a decode step."""
+
+_LEARN_EVERY_S = 0.1
+"""A worker's speed is learned from ten observations a second at most once it is known roughly: more cost CPU."""
+
+_KNOWN_ROUGHLY = 50
 
 
 class Flight:
@@ -77,10 +82,16 @@ class WorkerState:
         url: Whose.
         prefill: Seconds of a prefill by (1, new tokens, pairs of a new token and one it attends to).
         decode: Seconds of a decode step by (1, sequences, tokens of context).
+        capacity_tokens: How large its cache is believed to be.
         pending_s: Predicted seconds of all prefills that wait or run.
+        is_behind: Whether it may have a backlog; if not, `backlog_s` is 0.
         decoding: Requests decoding.
         context_tokens: Their prompts' tokens.
+        slower_step_s: Predicted seconds by which they and one more request slow each other's steps down.
+        slower_token_s: The same for each token of that request's context.
         flights: Requests there, in any phase.
+        prompt_tokens: Tokens of their prompts.
+        rate, rate_at: How many requests a second were sent there lately, as of when; it fades with `HORIZON_S`.
         is_suspect: Whether it was away or broken: its cache may be lost.
     """
 
@@ -88,10 +99,17 @@ class WorkerState:
         "url",
         "prefill",
         "decode",
+        "capacity_tokens",
         "pending_s",
+        "is_behind",
         "decoding",
         "context_tokens",
+        "slower_step_s",
+        "slower_token_s",
         "flights",
+        "prompt_tokens",
+        "rate",
+        "rate_at",
         "is_suspect",
         "_pending",
         "_head_since",
@@ -103,20 +121,26 @@ class WorkerState:
         "_group",
         "_group_s",
         "_group_at",
-        "_rate",
-        "_rate_at",
         "_failures",
         "_busy_until",
+        "_next_prefill_lesson",
+        "_next_decode_lesson",
     )
 
-    def __init__(self, url: str, prefill: LinearModel, decode: LinearModel) -> None:
+    def __init__(self, url: str, prefill: LinearModel, decode: LinearModel, capacity_tokens: int = 2**62) -> None:
         self.url = url
         self.prefill = prefill
         self.decode = decode
+        self.capacity_tokens = capacity_tokens
         self.pending_s = 0.0
+        self.is_behind = False
         self.decoding = 0
         self.context_tokens = 0
+        self.slower_step_s = self.slower_token_s = 0.0
         self.flights = 0
+        self.prompt_tokens = 0
+        self.rate = 0.0
+        self.rate_at = 0.0
         self.is_suspect = False
         self._pending: deque[Flight] = deque()
         self._head_since = 0.0
@@ -128,10 +152,9 @@ class WorkerState:
         self._group: Features = (0.0, 0.0, 0.0)
         self._group_s = 0.0
         self._group_at: float | None = None
-        self._rate = 0.0
-        self._rate_at = 0.0
         self._failures = 0
         self._busy_until = 0.0
+        self._next_prefill_lesson = self._next_decode_lesson = 0.0
 
     # --- asking ---
 
@@ -156,27 +179,31 @@ class WorkerState:
 
     def arrival_rate(self, now: float) -> float:
         """Return how many requests a second were sent there lately."""
-        return self._rate * math.exp((self._rate_at - now) / _HORIZON_S)
+        return self.rate * math.exp((self.rate_at - now) / HORIZON_S)
 
     def set_arrival_rate(self, rate: float, now: float) -> None:
         """Take it that `rate` requests a second were sent there lately."""
-        self._rate, self._rate_at = rate, now
+        self.rate, self.rate_at = rate, now
 
     # --- following requests ---
 
     def enqueue(self, flight: Flight, now: float) -> None:
         """A request is sent there for its prefill."""
-        self.set_arrival_rate(self.arrival_rate(now) + 1 / _HORIZON_S, now)
+        self.rate = self.rate * math.exp((self.rate_at - now) / HORIZON_S) + 1 / HORIZON_S
+        self.rate_at = now
         if not self._pending:
             self._head_since = now
         flight.is_pending = True
         self._pending.append(flight)
         self.pending_s += flight.prefill_s
+        self.is_behind = True
         self.flights += 1
+        self.prompt_tokens += flight.prompt_tokens
 
     def begin_decode_leg(self, flight: Flight, now: float) -> None:
         """A leg is sent there whose prefill happens elsewhere."""
         self.flights += 1
+        self.prompt_tokens += flight.prompt_tokens
         self._join_batch(flight, now)
 
     def first_token(self, flight: Flight, now: float) -> None:
@@ -200,14 +227,23 @@ class WorkerState:
     def end(self, flight: Flight, now: float, tokens: int | None) -> None:
         """A request ended, however; learns from its tokens, if it is known how many there were."""
         self.flights -= 1
+        self.prompt_tokens -= flight.prompt_tokens
         if flight.is_pending:
             self._leave_queue(flight, now)
             return
         self._sum(now)
         self.decoding -= 1
         self.context_tokens -= flight.prompt_tokens
+        self._learn_decode(flight, now, tokens)
+        self._price_batch()
+
+    def _learn_decode(self, flight: Flight, now: float, tokens: int | None) -> None:
         if flight.first_token_at is None or tokens is None or tokens < _LEARN_FROM_TOKENS:
             return
+        if now < self._next_decode_lesson:
+            return
+        if self.decode.seen >= _KNOWN_ROUGHLY:
+            self._next_decode_lesson = now + _LEARN_EVERY_S
         span_s = now - flight.first_token_at
         sequences, context, prefill = flight.sums_before
         decoded_s = span_s - (self._prefill_seconds - prefill)  # others' prefills held it up meanwhile
@@ -219,12 +255,15 @@ class WorkerState:
         """It did not serve a request as it should."""
         self._failures += 1
         self._busy_until = now + min(_LONGEST_PENALTY_S, _PENALTY_S * 2.0 ** min(self._failures, 10))
+        self.is_behind = True
         self.is_suspect = True
 
     def served(self) -> None:
         """It served a request."""
-        self._failures = 0
-        self._busy_until = 0.0
+        if self._failures:
+            self._failures = 0
+            self._busy_until = 0.0
+            self.is_behind = bool(self._pending)
 
     # --- within ---
 
@@ -232,6 +271,13 @@ class WorkerState:
         self._sum(now)
         self.decoding += 1
         self.context_tokens += flight.prompt_tokens
+        self._price_batch()
+
+    def _price_batch(self) -> None:
+        _, sequence_s, context_s = self.decode.coefficients
+        decoding = self.decoding
+        self.slower_token_s = context_s * decoding
+        self.slower_step_s = context_s * self.context_tokens + 2 * sequence_s * decoding
 
     def _leave_queue(self, flight: Flight, now: float) -> None:
         flight.is_pending = False
@@ -242,14 +288,17 @@ class WorkerState:
             pending.popleft()
         if not pending:
             self.pending_s = 0.0  # rounding errors end here
+            self.is_behind = self._failures > 0
 
     def _observe_prefill(self, features: Features, took_s: float, now: float) -> None:
         if self._group_at is not None and now - self._group_at <= _SAME_STEP_S:
             self._group = (1.0, self._group[1] + features[1], self._group[2] + features[2])
             self._group_s += took_s
             return
-        if self._group_at is not None:
+        if self._group_at is not None and now >= self._next_prefill_lesson:
             self.prefill.learn(self._group, self._group_s)
+            if self.prefill.seen >= _KNOWN_ROUGHLY:
+                self._next_prefill_lesson = now + _LEARN_EVERY_S
         self._group, self._group_s, self._group_at = features, took_s, now
 
     def _sum(self, now: float) -> None:
