@@ -266,3 +266,5 @@ class Downstream(RequestReader, asyncio.Protocol):
         self.deadline = self._server.now() + _LINGER_S
         if self._transport.can_write_eof():
             self._transport.write_eof()
+        else:
+            self._transport.close()  # TLS has no half of a close; what the client still sends is taken and dropped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -214,6 +215,23 @@ async def test_a_refused_request_is_told_why_over_tls(authority: Authority):
         client.writer.write(b"POST / HTTP/1.1\r\nhost: r\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n")
         status, body = await client.read_answer()
         assert (status, b"bad_request" in body) == (400, True)
+
+
+async def test_a_refusal_over_tls_ends_with_the_leave_that_tls_takes(authority: Authority):
+    def refused() -> bytes:
+        with (
+            socket.create_connection(("127.0.0.1", port)) as tcp,
+            authority.client().wrap_socket(tcp, server_hostname="127.0.0.1", suppress_ragged_eofs=False) as tls,
+        ):
+            tls.sendall(b"GET / HTTP/1.9\r\n\r\n" + b"x" * 100_000)
+            received = b""
+            while data := tls.recv(65536):
+                received += data
+            return received
+
+    async with running_router([], tls=authority.files("router"), client_tls=authority.client()) as router:
+        port = int(router.url.rpartition(":")[2])
+        assert (await asyncio.to_thread(refused)).startswith(b"HTTP/1.1 505 ")
 
 
 # --- workers ---
