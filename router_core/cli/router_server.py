@@ -276,6 +276,7 @@ class RouterServer:
             random=random.Random(),  # noqa: S311  # spreads checks in time
             on_change=self._health_changed,
             register=registrar.register if self.config.dp_aware else None,
+            identify=registrar.identify,
         )
 
     async def _routes(

@@ -32,6 +32,9 @@ class EngineReplyError(Exception):
         self.status = status
 
 
+EngineKind = Literal["sglang", "vllm"]
+
+
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
     """What an engine says of itself when it joins.
@@ -43,7 +46,7 @@ class EngineFacts:
         dp_size: How many data-parallel ranks it has; None when it does not say (vLLM never does).
     """
 
-    kind: Literal["sglang", "vllm"] | None = None
+    kind: EngineKind | None = None
     models: tuple[str, ...] = ()
     adapters: Mapping[str, str] = field(default_factory=dict)
     dp_size: int | None = None
@@ -262,13 +265,21 @@ def _facts(items: list[dict[str, Any]], server: dict[str, Any], model: dict[str,
     )
 
 
-def _kind(
-    items: list[dict[str, Any]], server: dict[str, Any], model: dict[str, Any]
-) -> Literal["sglang", "vllm"] | None:
+def engine_kind(items: Iterable[Mapping[str, Any]]) -> EngineKind | None:
+    """Return which engine lists these models; None when they do not tell.
+
+    Args:
+        items: What it answers on `/v1/models`. `Any`: an engine's own fields.
+    """
     owners = {item.get("owned_by") for item in items if isinstance(item.get("owned_by"), str)}
-    if "vllm" in owners or "vllm_config" in server:  # vLLM in development mode has a /server_info of its own
+    return "vllm" if "vllm" in owners else "sglang" if "sglang" in owners else None
+
+
+def _kind(items: list[dict[str, Any]], server: dict[str, Any], model: dict[str, Any]) -> EngineKind | None:
+    listed = engine_kind(items)
+    if listed == "vllm" or "vllm_config" in server:  # vLLM in development mode has a /server_info of its own
         return "vllm"
-    return "sglang" if "sglang" in owners or _paths(server) or _paths(model) else None
+    return "sglang" if listed is not None or _paths(server) or _paths(model) else None
 
 
 def _paths(info: dict[str, Any]) -> list[Any]:

@@ -68,6 +68,9 @@ class Prober(Protocol):
 Register = Callable[[Worker], Awaitable[None]]
 """Learns what a worker is, before it is admitted for the first time; may replace it by others."""
 
+Identify = Callable[[Worker, Sequence[Mapping[str, Any]]], None]
+"""Learns from its list of models, as it came, which engine a worker is. `Any`: an engine's own fields."""
+
 OnChange = Callable[[Worker, bool, str | None], None]
 """Told when a worker became healthy or unhealthy, and in the latter case why."""
 
@@ -86,6 +89,7 @@ class HealthChecker:
         random: Spreads the checks.
         on_change: Called after each change.
         register: Called before a worker is admitted for the first time.
+        identify: Called with each list of models that a worker answers with.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class HealthChecker:
         random: Random,
         on_change: OnChange | None = None,
         register: Register | None = None,
+        identify: Identify | None = None,
     ) -> None:
         self._pool = pool
         self._client = client
@@ -112,6 +117,7 @@ class HealthChecker:
         self._random = random
         self._on_change = on_change
         self._register = register
+        self._identify = identify
         self._watches: dict[str, _Watch] = {}
         self._tasks = BackgroundTasks(log, "a worker is no longer checked, its health stays as it is")
         self._first_round: set[_Watch] = set()
@@ -208,6 +214,8 @@ class HealthChecker:
             log.log(level, "worker %s does not tell its models: %s", worker.url, error)
             return
         self._pool.learn_models(worker, *models_and_adapters(items))
+        if self._identify is not None:
+            self._identify(worker, items)
 
     def _set_health(self, worker: Worker, *, is_healthy: bool, reason: str | None) -> None:
         self._pool.set_health(worker, is_healthy)

@@ -1,16 +1,18 @@
 """What is learned of an engine when its first health check passes, before it gets its first request.
 
-An engine with data-parallel ranks becomes one worker for each of them, `url@rank`, if that is wished. SGLang tells how
-many it has; vLLM does not, so the label `dp_size` says it.
+1. Which engine it is: its list of models tells, which is asked for anyway.
+2. If it is wished, its data-parallel ranks: it becomes one worker for each of them, `url@rank`. SGLang tells how many,
+   by other paths; vLLM does not, so the label `dp_size` says it.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from router_core.contract.worker import Worker
-from router_core.fleet.engine_client import EngineFacts
+from router_core.fleet.engine_client import EngineFacts, engine_kind
 from router_core.fleet.registry import WorkerRegistry
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ class FactsClient(Protocol):
 
 
 class Registrar:
-    """Takes engines apart into their data-parallel ranks.
+    """Learns what engines are, and takes them apart into their data-parallel ranks.
 
     Args:
         registry: Where they are registered.
@@ -40,6 +42,17 @@ class Registrar:
         self._client = client
         self._timeout_s = timeout_s
 
+    def identify(self, worker: Worker, models: Sequence[Mapping[str, Any]]) -> None:
+        """Learn which engine a worker is; what is known stays known if its models do not tell.
+
+        Args:
+            worker: Of the fleet.
+            models: What it answers on `/v1/models`. `Any`: an engine's own fields.
+        """
+        registration = self._registry.at(worker.base_url)
+        if registration is not None:
+            registration.kind = engine_kind(models) or registration.kind
+
     async def register(self, worker: Worker) -> None:
         """Learn what engine a worker is; one with several ranks is replaced by a worker for each."""
         if worker.url != worker.base_url:
@@ -48,7 +61,7 @@ class Registrar:
         registration = self._registry.at(worker.base_url)
         if registration is None or worker not in registration.workers:
             return  # it left meanwhile
-        registration.kind = facts.kind
+        registration.kind = facts.kind or registration.kind
         dp_size = facts.dp_size or _declared_size(worker)
         if dp_size > MAX_RANKS:
             log.warning("worker %s tells of %d data-parallel ranks: taken as one worker", worker.url, dp_size)

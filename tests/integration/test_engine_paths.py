@@ -226,3 +226,22 @@ async def test_an_engine_without_that_path_is_asked_for_its_health():
     async with Engine() as worker, running_router([worker]) as router:
         assert (await call(router, "GET", "/health_generate"))[0] == 200
         assert worker.asked[-2:] == ["GET /health_generate", "GET /health"]
+
+
+# --- which engine a worker is ---
+
+
+@pytest.mark.parametrize(
+    ("models", "kind"),
+    [
+        ({"data": [{"id": "m", "owned_by": "sglang"}]}, "sglang"),
+        ({"data": [{"id": "m", "owned_by": "vllm"}]}, "vllm"),
+        ({"data": [{"id": "m", "owned_by": "acme"}]}, None),
+        (404, None),
+    ],
+)
+async def test_a_worker_says_which_engine_it_is_without_being_asked_for_more(models, kind):
+    async with answering("/v1/models", models) as engine, running_router([engine]) as router:
+        (info,) = (await call(router, "GET", "/workers"))[1]["workers"]
+        assert info.get("runtime_type") == kind
+        assert set(engine.asked) == {"GET /health", "GET /v1/models"}

@@ -80,6 +80,19 @@ async def test_a_rank_is_not_asked_again() -> None:
     assert client.asked == 0
 
 
+def test_a_list_of_models_tells_which_engine_it_is_and_what_is_known_stays_known() -> None:
+    pool, registry = make(Worker(A))
+    (worker,), (registration,) = pool.workers, registry.registrations
+    registrar = Registrar(registry, Client(EngineFacts()), timeout_s=1)
+    seen = []
+    for owner in (None, "acme", "vllm", 3, "sglang"):
+        registrar.identify(worker, [{"id": "m", "owned_by": owner}])
+        seen.append(registration.kind)
+    assert seen == [None, None, "vllm", "vllm", "sglang"]
+    pool.remove(A)
+    registrar.identify(worker, [{"id": "m", "owned_by": "vllm"}])  # it left meanwhile
+
+
 async def test_who_left_or_drains_meanwhile_is_not_brought_back() -> None:
     pool, registry = make(Worker(A))
     (worker,) = pool.workers
