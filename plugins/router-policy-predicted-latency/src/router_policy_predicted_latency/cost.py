@@ -111,7 +111,12 @@ def cheapest(
     for state in states:
         position += 1
         start_s, token_s, pair_s = state.prefill.coefficients
-        wait_s = backlog_s = state.backlog_s(now) if state.is_behind else 0.0
+        if not state.is_behind:
+            wait_s = backlog_s = 0.0
+        elif now <= state.head_due:
+            wait_s = backlog_s = state.queue_due - now
+        else:
+            wait_s = backlog_s = state.backlog_s(now)
         if wait_s + start_s > best_cost:
             continue
         cached = matched[position]

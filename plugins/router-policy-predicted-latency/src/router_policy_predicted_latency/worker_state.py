@@ -85,6 +85,8 @@ class WorkerState:
         capacity_tokens: How large its cache is believed to be.
         pending_s: Predicted seconds of all prefills that wait or run.
         is_behind: Whether it may have a backlog; if not, `backlog_s` is 0.
+        head_due: Until when its backlog is what is left until `queue_due`; later `backlog_s` must be asked.
+        queue_due: When the prefills that wait or run are over, as predicted.
         decoding: Requests decoding.
         context_tokens: Their prompts' tokens.
         slower_step_s: Predicted seconds by which they and one more request slow each other's steps down.
@@ -102,6 +104,8 @@ class WorkerState:
         "capacity_tokens",
         "pending_s",
         "is_behind",
+        "head_due",
+        "queue_due",
         "decoding",
         "context_tokens",
         "slower_step_s",
@@ -134,6 +138,8 @@ class WorkerState:
         self.capacity_tokens = capacity_tokens
         self.pending_s = 0.0
         self.is_behind = False
+        self.head_due = -math.inf
+        self.queue_due = 0.0
         self.decoding = 0
         self.context_tokens = 0
         self.slower_step_s = self.slower_token_s = 0.0
@@ -160,22 +166,20 @@ class WorkerState:
 
     def backlog_s(self, now: float) -> float:
         """Return the seconds until the prefills sent there are over, as predicted, or until a failure is forgotten."""
-        penalty_s = self._busy_until - now
-        pending = self._pending
-        if not pending:
-            return penalty_s if penalty_s > 0 else 0.0
-        # What holds an engine up besides prefills, such as full memory, shows in how far apart first tokens come.
+        if now <= self.head_due:
+            return self.queue_due - now
+        penalty_s = max(0.0, self._busy_until - now)
+        if not self._pending:
+            return penalty_s
         extra_s = self._extra_s if self._extra_s > 0 else 0.0
-        head_s = pending[0].prefill_s + extra_s
+        head_s = self._pending[0].prefill_s + extra_s
         elapsed_s = now - self._head_since
-        all_s = self.pending_s + extra_s * len(pending)
         if elapsed_s <= head_s:
-            backlog_s = all_s - elapsed_s
-        else:
-            # It should be over. Soon, probably; but the later it is, the longer it may still take.
-            late_s = elapsed_s - 2 * head_s - _STALLED_S
-            backlog_s = all_s - head_s + (late_s if late_s > 0 else 0.0)
-        return max(backlog_s, penalty_s)
+            return max(self.queue_due - now, penalty_s)
+        # It should be over. Soon, probably; but the later it is, the longer it may still take.
+        late_s = elapsed_s - 2 * head_s - _STALLED_S
+        rest_s = self.queue_due - self._head_since - head_s
+        return max(rest_s + (late_s if late_s > 0 else 0.0), penalty_s)
 
     def arrival_rate(self, now: float) -> float:
         """Return how many requests a second were sent there lately."""
@@ -196,9 +200,9 @@ class WorkerState:
         flight.is_pending = True
         self._pending.append(flight)
         self.pending_s += flight.prefill_s
-        self.is_behind = True
         self.flights += 1
         self.prompt_tokens += flight.prompt_tokens
+        self._price_queue()
 
     def begin_decode_leg(self, flight: Flight, now: float) -> None:
         """A leg is sent there whose prefill happens elsewhere."""
@@ -217,6 +221,7 @@ class WorkerState:
             took_s = max(0.0, now - began_at)
             self._prefill_seconds += took_s
             self._extra_s += _EXTRA_SHARE * (took_s - flight.prefill_s - self._extra_s)
+            self._price_queue()
             if flight.is_telling:
                 self._observe_prefill(flight.features, took_s, now)
         else:
@@ -230,6 +235,7 @@ class WorkerState:
         self.prompt_tokens -= flight.prompt_tokens
         if flight.is_pending:
             self._leave_queue(flight, now)
+            self._price_queue()
             return
         self._sum(now)
         self.decoding -= 1
@@ -255,15 +261,15 @@ class WorkerState:
         """It did not serve a request as it should."""
         self._failures += 1
         self._busy_until = now + min(_LONGEST_PENALTY_S, _PENALTY_S * 2.0 ** min(self._failures, 10))
-        self.is_behind = True
         self.is_suspect = True
+        self._price_queue()
 
     def served(self) -> None:
         """It served a request."""
         if self._failures:
             self._failures = 0
             self._busy_until = 0.0
-            self.is_behind = bool(self._pending)
+            self._price_queue()
 
     # --- within ---
 
@@ -288,7 +294,20 @@ class WorkerState:
             pending.popleft()
         if not pending:
             self.pending_s = 0.0  # rounding errors end here
-            self.is_behind = self._failures > 0
+
+    def _price_queue(self) -> None:
+        pending = self._pending
+        has_failed = self._failures > 0
+        if not pending:
+            self.is_behind = has_failed
+            self.head_due = -math.inf
+            return
+        self.is_behind = True
+        # What holds an engine up besides prefills, such as full memory, shows in how far apart first tokens come.
+        extra_s = self._extra_s if self._extra_s > 0 else 0.0
+        since = self._head_since
+        self.queue_due = since + self.pending_s + extra_s * len(pending)
+        self.head_due = -math.inf if has_failed else since + pending[0].prefill_s + extra_s
 
     def _observe_prefill(self, features: Features, took_s: float, now: float) -> None:
         if self._group_at is not None and now - self._group_at <= _SAME_STEP_S:
