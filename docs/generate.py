@@ -29,7 +29,7 @@ from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome
 from router_core.contract.worker import Circuit
 from router_core.control.app import create_control_app
 from router_core.control.log_level import LogLevelHandlers
-from router_core.engine_model.timing import PRESETS
+from router_core.engine_model.presets import PRESETS
 from router_core.fleet.engine_client import EngineClient
 from router_core.fleet.membership.source_state import SourceState
 from router_core.fleet.pool import WorkerPool

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from router_core.contract.worker import WorkerRole
-from router_core.engine_model.timing import H100_8B, EngineConstants
+from router_core.engine_model.presets import H100_8B
+from router_core.engine_model.timing import EngineConstants
 
 
 @dataclass(frozen=True, slots=True)

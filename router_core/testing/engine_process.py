@@ -12,7 +12,7 @@ from typing import Self
 
 import uvloop
 
-from router_core.engine_model.timing import PRESETS
+from router_core.engine_model.presets import PRESETS
 from router_core.testing.simulated_engine import SimulatedEngine
 
 _START_S = 30.0

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from multidict import CIMultiDictProxy
 
-from router_core.engine_model.timing import FAST, EngineConstants
+from router_core.engine_model.presets import FAST
+from router_core.engine_model.timing import EngineConstants
 from router_core.testing.engine_request import DEFAULT_TOKENS, read_json
 from router_core.testing.waiting import WAIT_S, Waiters
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from router_core.engine_model.timing import H100_8B
+from router_core.engine_model.presets import H100_8B
 from router_core.simulate import Contender, FleetPlan, Scenario, Trace, read_trace, synthetic
 
 TRACES_VARIABLE = "LLM_TRACES"

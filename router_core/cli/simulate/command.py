@@ -13,7 +13,7 @@ from router_core.cli.progress import ProgressBar
 from router_core.cli.simulate.grammar import read_amount, read_engines, read_failure, read_header, read_workload
 from router_core.contract.errors import StartupError
 from router_core.contract.worker import WorkerRole
-from router_core.engine_model.timing import PRESETS
+from router_core.engine_model.presets import PRESETS
 from router_core.plugin_host.discovery import installed_policies
 from router_core.simulate.comparison import compare
 from router_core.simulate.contender import YARDSTICKS, Contender

@@ -11,7 +11,8 @@ import yaml
 
 from router_core.contract.errors import StartupError
 from router_core.contract.worker import WorkerRole
-from router_core.engine_model.timing import PRESETS, EngineConstants
+from router_core.engine_model.presets import PRESETS
+from router_core.engine_model.timing import EngineConstants
 from router_core.simulate.fleet_plan import EnginePlan, Failure
 from router_core.simulate.scenario import KeyField
 from router_core.simulate.synthetic import synthetic

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from router_core.engine_model.timing import FAST, H100_8B, PRESETS, EngineConstants
+from router_core.engine_model.presets import FAST, H100_8B, PRESETS
+from router_core.engine_model.timing import EngineConstants
 
 
 def test_a_short_prefill_takes_one_step_and_its_tokens():

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from router_core.engine_model.prefix_cache import PrefixCache
-from router_core.engine_model.timing import H100_8B, EngineConstants
+from router_core.engine_model.presets import H100_8B
+from router_core.engine_model.timing import EngineConstants
 from router_core.simulate import FleetPlan, Scenario, simulate, synthetic
 from router_core.testing.engine_steps import StepLoop
 

@@ -11,7 +11,7 @@ from router_core.api import Leg, hookimpl
 from router_core.contract.errors import StartupError
 from router_core.contract.request import OutcomeStatus
 from router_core.contract.worker import WorkerRole
-from router_core.engine_model.timing import H100_8B
+from router_core.engine_model.presets import H100_8B
 from router_core.plugin_host.discovery import installed_policies
 from router_core.simulate import (
     Contender,
