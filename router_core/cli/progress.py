@@ -22,6 +22,7 @@ class ProgressBar:
         self._drawn = 0.0
 
     def __enter__(self) -> ProgressBar:
+        self(0.0)
         return self
 
     def __exit__(

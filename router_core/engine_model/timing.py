@@ -34,8 +34,9 @@ class EngineConstants:
     cache_tokens: int = 400_000
 
     def __post_init__(self) -> None:
-        if self.step_token_budget < 1:
-            raise ValueError(f"step_token_budget: {self.step_token_budget} is not positive; a step could do nothing")
+        for name in ("step_token_budget", "max_running"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is not positive; a step could do nothing")
 
     def step_seconds(self, new_tokens: int, pairs: float, sequences: int, context_tokens: int) -> float:
         """Return the seconds of one step.

@@ -49,13 +49,8 @@ class Plugin:
         """
         if self.make is not None:
             return self.make(), "in-house"
-        try:
-            loaded = load_policy(self.name, group=_GROUPS[kind], app_dir=self.app_dir)
-            built = build_policy(loaded, self.options, where=where, kind=kind, needs_pair=needs_pair)
-        except StartupError as error:
-            if all(problem.startswith(where) for problem in error.problems):
-                raise
-            raise StartupError([f"{where}: {problem}" for problem in error.problems]) from error
+        loaded = load_policy(self.name, group=_GROUPS[kind], app_dir=self.app_dir)
+        built = build_policy(loaded, self.options, where=where, kind=kind, needs_pair=needs_pair)
         return built, loaded.source
 
     @classmethod

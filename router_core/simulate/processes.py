@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -44,7 +45,7 @@ def run_apart(
                 index = waiting.pop()
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(theirs, scenario, *runs[index]), daemon=True)
-                process.start()
+                _start_deaf_to_interrupts(process)
                 theirs.close()
                 working[ours] = index, process
             for ready in wait(list(working)):
@@ -78,6 +79,15 @@ def run_apart(
             process.join()
             connection.close()
     return [record for record in records if record is not None]
+
+
+def _start_deaf_to_interrupts(process: Any) -> None:  # Any: a process of the context's
+    """Start a process that Ctrl-C does not reach, not even while it imports: it is ours to end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(news: Connection, scenario: Scenario, contender: Contender, seed: int) -> None:

@@ -17,6 +17,7 @@ from router_core.simulate.trace import Trace, TraceRequest
 BLOCK_TOKENS = 64
 
 _Count = Annotated[int, Field(ge=1)]
+_Requests = Annotated[int, Field(ge=1, le=100_000_000)]
 _Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 _Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Share = Annotated[float, Field(ge=0, le=1)]
@@ -28,7 +29,7 @@ class Workload(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    requests: _Count = 2000
+    requests: _Requests = 2000
     """Requests in all."""
 
     rate: _Rate = 10.0
@@ -79,7 +80,7 @@ class SharedPrefixes(Workload):
 class Sessions(Workload):
     """Conversations: each turn's prompt holds the turns before it, and comes some time after the answer."""
 
-    requests: _Count = 1200
+    requests: _Requests = 1200
     """Requests in all."""
 
     rate: _Rate = 1.0
@@ -218,7 +219,11 @@ def synthetic(name: str, **options: Any) -> Trace:  # Any: the workload judges t
         known = ", ".join(workload.model_fields)
         raise StartupError(
             f"workload {name}: {'.'.join(map(str, problem['loc']))}: "
-            + (f"unknown option; it takes {known}" if problem["type"] == "extra_forbidden" else problem["msg"])
+            + (
+                f"unknown option; it takes {known}"
+                if problem["type"] == "extra_forbidden"
+                else f"{problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
+            )
             for problem in error.errors(include_url=False)
         ) from error
 

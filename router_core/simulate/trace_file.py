@@ -16,6 +16,8 @@ from router_core.simulate.trace import Trace, TraceRequest
 DEFAULT_BLOCK_TOKENS = 512
 _GZIP_MAGIC = b"\x1f\x8b"
 _NO_BLOCKS: list[int] = []
+_MOST_TOKENS = 10_000_000
+_MOST_MS = 10**14
 
 
 def read_trace(path: Path, *, block_tokens: int | None = None, requests: int | None = None) -> Trace:
@@ -134,7 +136,7 @@ def _block_tokens(path: Path, head: _Row) -> int:
 
 
 def _request(row: _Row, path: Path, number: int) -> tuple[TraceRequest, int]:
-    def figure(name: str, *, least: float, default: float | None = None) -> float:
+    def figure(name: str, *, least: float, default: float | None = None, most: float = _MOST_MS) -> float:
         value = row.get(name, default)
         if value is None:
             raise StartupError([f"{path}:{number}: {name} is missing; give a number"])
@@ -142,6 +144,8 @@ def _request(row: _Row, path: Path, number: int) -> tuple[TraceRequest, int]:
             raise StartupError(
                 [f"{path}:{number}: {name}: {value!r} is no number of at least {least:g}; mend the line"]
             )
+        if value > most:
+            raise StartupError([f"{path}:{number}: {name}: {value!r} is more than {most:,}; mend the line"])
         return value
 
     blocks = row.get("hash_ids", _NO_BLOCKS)
@@ -150,8 +154,8 @@ def _request(row: _Row, path: Path, number: int) -> tuple[TraceRequest, int]:
     session, user = row.get("session_id"), row.get("user", row.get("client"))
     request = TraceRequest(
         at_s=figure("timestamp", least=0) / 1e3,
-        prompt_tokens=max(1, int(figure("input_length", least=0))),
-        output_tokens=max(1, int(figure("output_length", least=0))),
+        prompt_tokens=max(1, int(figure("input_length", least=0, most=_MOST_TOKENS))),
+        output_tokens=max(1, int(figure("output_length", least=0, most=_MOST_TOKENS))),
         blocks=tuple(blocks),
         session=None if session is None else str(session),
         think_s=figure("think_ms", least=0, default=0) / 1e3,

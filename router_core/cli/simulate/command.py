@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from dataclasses import replace
@@ -30,6 +31,18 @@ from router_core.simulate.trace import Trace
 from router_core.simulate.trace_file import read_trace
 
 FAULTY = 1
+
+_MOST_WORKERS = 4096
+_COUNTS = (
+    ("requests", 1, 100_000_000),
+    ("seeds", 1, 1000),
+    ("workers", 1, _MOST_WORKERS),
+    ("routers", 1, 256),
+    ("block-tokens", 1, 1_000_000),
+    ("jobs", 1, 1024),
+    ("retries", 0, 100),
+)
+"""Flags that count something, with the least and the most they take."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -146,7 +159,7 @@ def run(parsed: argparse.Namespace) -> int:
         0; 1 when a policy broke the contract while it ran.
 
     Raises:
-        StartupError: Something given cannot be used; nothing was simulated.
+        StartupError: Something given cannot be used, and nothing was simulated; or the page cannot be written.
     """
     _check_numbers(parsed)
     contenders = _contenders(parsed)
@@ -179,37 +192,29 @@ def run(parsed: argparse.Namespace) -> int:
             jobs=parsed.jobs or min(os.cpu_count() or 1, runs),
             progress=progress,
         )
-    if parsed.html is not None:
-        _write(parsed.html, html_report(comparison))
-    print(json.dumps(json_report(comparison), indent=2) if parsed.json else text_report(comparison))
+    print(json.dumps(json_report(comparison), indent=2) if parsed.json else text_report(comparison), flush=True)
+    if parsed.html is not None:  # last: the figures are worth more than the page
+        try:
+            parsed.html.write_text(html_report(comparison), encoding="utf-8")
+        except OSError as error:
+            problem = f"--html {parsed.html}: cannot be written: {error.strerror}; name a file that can"
+            raise StartupError([problem]) from error
     return FAULTY if any(summary.faults for summary in comparison.summaries) else 0
-
-
-def _write(path: Path, page: str) -> None:
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:  # the figures are worth more than the page
-        print(f"router-core: error: --html {path}: cannot be written: {error.strerror}", file=sys.stderr)
 
 
 def _check_numbers(parsed: argparse.Namespace) -> None:
     problems = []
-    for flag, least in (
-        ("requests", 1),
-        ("seeds", 1),
-        ("workers", 1),
-        ("routers", 1),
-        ("block-tokens", 1),
-        ("jobs", 1),
-    ):
+    for flag, least, most in _COUNTS:
         value = getattr(parsed, flag.replace("-", "_"))
-        if value is not None and value < least:
-            problems.append(f"--{flag}: {value} is too few; give at least {least}")
+        if value is not None and not least <= value <= most:
+            problems.append(
+                f"--{flag}: {value:,} is {'too few' if value < least else 'too many'}; give {least} to {most:,}"
+            )
     for flag in ("rate", "load", "telemetry-interval"):
         value = getattr(parsed, flag.replace("-", "_"))
-        if value is not None and not value > 0:
-            problems.append(f"--{flag}: {value:g} is not above 0; give more")
-    for flag in ("think-cap", "jitter", "transfer-ms", "transfer-token-us", "retries", "slo-ttft", "slo-inter-token"):
+        if value is not None and not 0 < value < math.inf:
+            problems.append(f"--{flag}: {value:g} is no number above 0; give one")
+    for flag in ("think-cap", "jitter", "transfer-ms", "transfer-token-us", "slo-ttft", "slo-inter-token"):
         value = getattr(parsed, flag.replace("-", "_"))
         if not value >= 0:
             problems.append(f"--{flag}: {value:g} is negative; give 0 or more")
@@ -217,6 +222,8 @@ def _check_numbers(parsed: argparse.Namespace) -> None:
         problems.append(f"--warm-up: {parsed.warm_up:g} is no share from 0 to below 1; give one such as 0.1")
     if parsed.html is not None and not parsed.html.parent.is_dir():
         problems.append(f"--html: {parsed.html.parent} is no folder; make it first")
+    elif parsed.html is not None and parsed.html.is_dir():
+        problems.append(f"--html: {parsed.html} is a folder; name a file")
     if parsed.rate is not None and parsed.load is not None:
         problems.append("--load: --rate is given too; give one of them")
     if parsed.trace is not None and parsed.workload is not None:
@@ -251,6 +258,10 @@ def _fleet(parsed: argparse.Namespace) -> FleetPlan:
     for flag, role in (("engine", WorkerRole.REGULAR), ("prefill", WorkerRole.PREFILL), ("decode", WorkerRole.DECODE)):
         for text in getattr(parsed, flag):
             engines.extend(read_engines(f"--{flag}", text, role, cache_tokens))
+    if len(engines) > _MOST_WORKERS:
+        raise StartupError(
+            [f"--engine, --prefill, --decode: {len(engines):,} are too many; give up to {_MOST_WORKERS:,}"]
+        )
     if engines and parsed.workers is not None:
         raise StartupError(["--workers: the engines are given one by one; give one or the other"])
     if not engines:
@@ -261,7 +272,7 @@ def _fleet(parsed: argparse.Namespace) -> FleetPlan:
     try:
         return FleetPlan(
             tuple(engines),
-            tuple(read_failure(text) for text in parsed.fail),
+            tuple(read_failure(text, len(engines)) for text in parsed.fail),
             transfer_s=parsed.transfer_ms * 1e-3,
             transfer_token_s=parsed.transfer_token_us * 1e-6,
         )

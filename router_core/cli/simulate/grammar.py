@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -19,7 +20,7 @@ from router_core.simulate.synthetic import synthetic
 from router_core.simulate.trace import Trace
 
 _ENGINE = re.compile(r"(?:(?P<count>\d+)\s*[*x]\s*)?(?P<preset>\w+)")
-_FAILURE = re.compile(r"(?P<worker>\d+)@(?P<at>[\d.]+)(?:\+(?P<back>[\d.]+))?")
+_FAILURE = re.compile(r"(?P<worker>\d+)@(?P<at>\d+(?:\.\d+)?)(?:\+(?P<back>\d+(?:\.\d+)?))?")
 _HEADER = re.compile(r"(?P<name>[A-Za-z0-9!#$%&'*+.^_`|~-]+)=(?P<key>session|user)")
 _AMOUNT = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kKmM]?)")
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
@@ -39,15 +40,15 @@ def read_engines(flag: str, text: str, role: WorkerRole, cache_tokens: int | Non
     return (EnginePlan(_changed(f"{flag} {text}", constants, changes), role),) * count
 
 
-def read_failure(text: str) -> Failure:
-    """Read `WORKER@SECONDS[+SECONDS]`, such as `1@600+120`."""
+def read_failure(text: str, workers: int) -> Failure:
+    """Read `WORKER@SECONDS[+SECONDS]`, such as `1@600+120`, in a fleet of so many workers."""
     match = _FAILURE.fullmatch(text)
     if match is None:
         raise StartupError([f"--fail {text}: cannot be read; write WORKER@SECONDS[+SECONDS], such as 1@600+120"])
-    try:
-        return Failure(int(match["worker"]), float(match["at"]), float(match["back"]) if match["back"] else None)
-    except ValueError as error:
-        raise StartupError([f"--fail {text}: {error}; write WORKER@SECONDS[+SECONDS], such as 1@600+120"]) from error
+    worker = int(match["worker"])
+    if worker >= workers:
+        raise StartupError([f"--fail {text}: there is no worker {worker}; give 0 to {workers - 1}"])
+    return Failure(worker, float(match["at"]), float(match["back"]) if match["back"] else None)
 
 
 def read_workload(text: str) -> Trace:
@@ -92,8 +93,13 @@ def _changed(place: str, constants: EngineConstants, changes: Mapping[str, Any])
         if name not in known:
             raise StartupError([f"{place}: unknown constant {name!r}; known are {', '.join(known)}"])
         is_whole = known[name] == "int"
-        if isinstance(value, bool) or not isinstance(value, int if is_whole else int | float) or value < 0:
-            raise StartupError([f"{place}: {name}: {value!r} is no {'whole ' if is_whole else ''}number from 0 on"])
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int if is_whole else int | float)
+            or not 0 <= value < math.inf
+        ):
+            kind = "whole number" if is_whole else "number"
+            raise StartupError([f"{place}: {name}: {value!r} is no {kind} from 0 on; give one"])
     try:
         return replace(constants, **changes)
     except ValueError as error:

@@ -64,6 +64,15 @@ def test_a_fleet_may_be_mixed_paired_and_fail(capsys):
     assert failing["policies"][0]["figures"]["failed"]["mean"] > 0
 
 
+def test_a_page_that_cannot_be_written_is_an_error_after_the_figures(capsys, tmp_path):
+    full = tmp_path / "full.html"
+    full.symlink_to("/dev/full")
+    assert main(["simulate", *SMALL, "--policy", "random", "--json", "--html", str(full)]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["policies"]
+    assert "No space left on device; name a file that can" in said.err
+
+
 def test_a_page_is_written(capsys, tmp_path):
     simulated(capsys, "--policy", "random", "--html", str(tmp_path / "report.html"))
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
@@ -102,13 +111,23 @@ def test_a_policy_in_a_file_takes_part_and_its_faults_show(capsys, tmp_path):
         (["--prefill", "h100_8b", "--engine", "h100_8b"], "not both"),
         (["--cache-tokens", "many"], "--cache-tokens many"),
         (["--fail", "1"], "--fail 1: cannot be read"),
-        (["--fail", "9@1"], "there are 4"),
+        (["--fail", "9@1"], "--fail 9@1: there is no worker 9; give 0 to 3"),
         (["--workload", "burst"], "workload burst: unknown"),
         (["--workload", "bursts:{rate: 0}"], "rate"),
         (["none.jsonl"], "none.jsonl"),
         (["--html", "/nowhere/a.html"], "/nowhere is no folder"),
         (["--policy", "random + random"], "prefill and decode engines"),
-        (["--policy", "nobody > random"], "wrapper nobody"),
+        (["--policy", "nobody > random"], "wrapper 'nobody' is not installed"),
+        (["--seeds", "99999999999"], "--seeds: 99,999,999,999 is too many; give 1 to 1,000"),
+        (["--retries", "5000"], "--retries: 5,000 is too many"),
+        (["--rate", "inf"], "--rate: inf is no number above 0"),
+        (["--load", "nan"], "--load: nan is no number above 0"),
+        (["--engine", "100000*h100_8b"], "100,000 are too many"),
+        (["--engine", "h100_8b:{max_running: 0}"], "max_running: 0 is not positive"),
+        (["--engine", "h100_8b:{step_s: .inf}"], "step_s: inf is no number from 0 on"),
+        (["--fail", "0@1.2.3"], "--fail 0@1.2.3: cannot be read"),
+        (["--workload", "bursts:{requests: 99999999999}"], "requests: input should be less than or equal to 100000000"),
+        (["--html", "."], "--html: . is a folder; name a file"),
         (["--observer", "metrik"], "did you mean 'metrics'"),
         (["--observer", "metrics:{"], "--observer metrics:{: cannot be read"),
         (["--header", "x-tenant=tenant"], "--header x-tenant=tenant: cannot be read"),

@@ -31,9 +31,10 @@ def test_a_decode_step_grows_with_sequences_and_context():
     assert FAST.decode_seconds(1, 100) == FAST.step_s
 
 
-def test_a_step_without_budget_is_refused():
-    with pytest.raises(ValueError, match="step_token_budget"):
-        EngineConstants(step_s=1.0, step_token_budget=0)
+@pytest.mark.parametrize("name", ["step_token_budget", "max_running"])
+def test_a_step_without_room_is_refused(name):
+    with pytest.raises(ValueError, match=name):
+        EngineConstants(step_s=1.0, **{name: 0})
 
 
 def test_presets_are_known_by_name():

@@ -113,7 +113,7 @@ def test_what_stands_in_options_is_no_sign():
     assert contender.options == {"rule": "a > b} + c", "list": ["x+y"]}
 
 
-def test_a_wrapper_nobody_installed_is_an_error_with_its_place():
+def test_a_wrapper_nobody_installed_is_an_error_with_its_name():
     scenario = Scenario(synthetic("bursts", requests=4), FleetPlan.uniform(2))
-    with pytest.raises(StartupError, match="policy nobody > random, wrapper nobody"):
+    with pytest.raises(StartupError, match="wrapper 'nobody' is not installed"):
         simulate(scenario, "nobody > random")

@@ -102,3 +102,8 @@ def test_headers_that_are_no_texts_are_an_error_with_file_and_line(tmp_path):
     path.write_text('{"timestamp": 0, "input_length": 1, "output_length": 1, "headers": {"x": 1}}\n')
     with pytest.raises(StartupError, match=r"t.jsonl:1: headers"):
         read_trace(path)
+
+
+def test_a_length_beyond_reason_is_an_error_with_file_and_line(tmp_path):
+    with pytest.raises(StartupError, match=r"t.jsonl:1: input_length: 99999999999 is more than 10,000,000"):
+        read_trace(written(tmp_path / "t.jsonl", {**GOOD, "input_length": 99_999_999_999}))
