@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from router_core.cli.addresses import listening
 from router_core.control.metrics import RenderMetrics, metrics_app
 from router_core.relay.control_origin import ControlOrigin
 from router_core.relay.parties import Destination
@@ -24,12 +25,17 @@ async def control_origin(stack: contextlib.AsyncExitStack, app: web.Application)
 async def listen_for_metrics(
     stack: contextlib.AsyncExitStack, render: RenderMetrics, host: str, port: int
 ) -> tuple[str, int]:
-    """Serve `/metrics` at an address of its own and return that."""
+    """Serve `/metrics` at an address of its own and return that.
+
+    Raises:
+        StartupError: The address cannot be had.
+    """
     runner = web.AppRunner(metrics_app(render), access_log=None)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, host, port)
-    await site.start()
+    with listening("prometheus_", host, port):
+        await site.start()
     address = runner.addresses[0]
     return address[0], address[1]
 

@@ -113,6 +113,16 @@ class WorkerRegistry:
         """Return the registration of an address, or None."""
         return self._by_url.get(url)
 
+    def kind_of(self, url: str) -> str | None:
+        """Return the kind of engine at an address, None while nothing is known of it."""
+        registration = self.at(url)
+        return None if registration is None else registration.kind
+
+    def was_ready(self, worker: Worker) -> bool:
+        """Return whether a worker's address has ever been ready for requests."""
+        registration = self.at(worker.base_url)
+        return registration is not None and registration.was_ready
+
     def register(self, worker: Worker) -> Registration:
         """Take a worker in at an address of its own.
 
