@@ -17,19 +17,19 @@ from typing import Literal, Protocol
 from router_core.contract.errors import PolicyContractError, StartupError
 from router_core.contract.policy import least_loaded
 from router_core.contract.pool import PoolContext
-from router_core.contract.request import Leg, RequestOutcome, RoutingRequest
+from router_core.contract.request import RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker
 from router_core.plugin_host.answers import Misfit, discard, match_pair, match_single
 from router_core.plugin_host.conduct import Conduct
 from router_core.plugin_host.decision_times import DecisionTimes
 from router_core.plugin_host.faults import FaultLimits, FaultLog
 from router_core.plugin_host.host import HookCall, PluginHost, ending, needs_of, stop_quietly
+from router_core.plugin_host.legs import compose_decode, compose_pair
 from router_core.plugin_host.observers import Observers, observer_problems
 from router_core.plugin_host.slips import check_plugin
 from router_core.plugin_host.watchdog import Watchdog
 
 Fallback = Literal["least_loaded", "fail"]
-SelectSingle = Callable[[tuple[Worker, ...], RoutingRequest], Worker | None]
 
 _LOGGER = logging.getLogger(__name__)
 _NO_LIMITS_GIVEN = FaultLimits()
@@ -339,36 +339,3 @@ class PolicyManager:
                 conduct.strikes.pop(hook, None)
         finally:
             running.entered_at = None
-
-
-def compose_decode(
-    select_decode: SelectSingle, decode_workers: tuple[Worker, ...], request: RoutingRequest
-) -> Worker | None:
-    """Place the decode leg alone, with `request.leg` set."""
-    leg = request.leg
-    try:
-        request.leg = Leg.DECODE
-        return select_decode(decode_workers, request)
-    finally:
-        request.leg = leg
-
-
-def compose_pair(
-    select_prefill: SelectSingle,
-    select_decode: SelectSingle,
-    prefill_workers: tuple[Worker, ...],
-    decode_workers: tuple[Worker, ...],
-    request: RoutingRequest,
-) -> tuple[Worker, Worker] | None:
-    """Place the two legs one after the other, with `request.leg` set; None when either finds nobody."""
-    leg = request.leg
-    try:
-        request.leg = Leg.PREFILL
-        prefill = select_prefill(prefill_workers, request)
-        if prefill is None:
-            return None
-        request.leg = Leg.DECODE
-        decode = select_decode(decode_workers, request)
-        return None if decode is None else (prefill, decode)
-    finally:
-        request.leg = leg

@@ -10,7 +10,8 @@ from router_core.contract.pool import PoolContext
 from router_core.contract.request import RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker, WorkerRole
 from router_core.plugin_host.decision_times import DecisionTimes
-from router_core.plugin_host.manager import PolicyManager, compose_decode, compose_pair
+from router_core.plugin_host.legs import compose_decode, compose_pair
+from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.observers import Observers
 from router_core.plugin_host.watchdog import Watchdog
 

@@ -12,7 +12,9 @@ from aiohttp.http import HttpVersion11
 
 from router_core.engine_model.prefix_cache import BLOCK_TOKENS, PrefixCache, block_hashes, token_count
 from router_core.testing import engine_facts
+from router_core.testing.engine_answers import JSON, Answers, forever
 from router_core.testing.engine_leg import Leg
+from router_core.testing.engine_management import Management
 from router_core.testing.engine_pd import Disaggregation
 from router_core.testing.engine_ranks import Ranks
 from router_core.testing.engine_replies import REPLIES, ResponsesReply
@@ -27,8 +29,6 @@ from router_core.testing.engine_transfer import RefusedLegError, TransferLostErr
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 INFERENCE_PATHS = frozenset({*REPLIES, *engine_facts.INFERENCE, TRANSCRIPTIONS})
 
-_JSON = "application/json"
-_SGLANG_FACTS = frozenset({"/server_info", "/get_server_info", "/model_info", "/get_model_info", "/v1/loads"})
 _EVENTS = "text/event-stream; charset=utf-8"
 
 
@@ -59,7 +59,7 @@ class Visit:
         """Close the connection, once what was written is out, and wait for the end."""
         self.counts_as = counts_as
         self.transport.close()
-        await _forever()
+        await forever()
 
 
 class EngineApp:
@@ -83,6 +83,8 @@ class EngineApp:
         self.side_channel = self._disaggregation.side_channel
         self._responses = StoredResponses()
         self._finished = {"stop": 0, "length": 0, "abort": 0}
+        self._answers = Answers(state)
+        self._management = Management(state, self._answers, self.steps, self.cache, self._ranks, self._finished)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever it is."""
@@ -93,11 +95,13 @@ class EngineApp:
             return await self.side_channel.handle(request)
         await request.read()
         if path == "/health":
-            return await self._answer_health()
+            return await self._management.health()
         if path.startswith("/v1/responses/"):
             status, answer = self._responses.answer(request.method, path.split("/")[3:])
-            return self._error(status, answer) if isinstance(answer, str) else self._json(answer, status)
-        return self._answer_fact(request.method, path)
+            return (
+                self._answers.error(status, answer) if isinstance(answer, str) else self._answers.json(answer, status)
+            )
+        return self._management.answer(request.method, path)
 
     async def close(self) -> None:
         """Let go of everything, as when the process is killed."""
@@ -139,21 +143,21 @@ class EngineApp:
         state = self._state
         status, visit.fault = state.take_fault()
         if visit.fault is Fault.HANG:
-            await _forever()
+            await forever()
         if visit.fault is Fault.CLOSE_BEFORE_HEAD:
             await visit.hang_up("failed")
         if state.interim_status is not None:
             visit.transport.write(b"HTTP/1.1 %d Interim\r\nx-interim: yes\r\n\r\n" % state.interim_status)
         if status != 200:
             retry_after = {} if state.retry_after_s is None else {"retry-after": str(state.retry_after_s)}
-            return self._error(status, f"engine {state.name} was told to answer {status}", retry_after)
+            return self._answers.error(status, f"engine {state.name} was told to answer {status}", retry_after)
         try:
             return await self._compute(visit)
         except BadRequestError as error:
             state.refused += isinstance(error, RefusedLegError)
-            return self._error(400, str(error))
+            return self._answers.error(400, str(error))
         except TransferLostError as error:
-            return self._error(500, str(error))
+            return self._answers.error(500, str(error))
 
     async def _compute(self, visit: Visit) -> web.StreamResponse:
         path, state = visit.seen.path, self._state
@@ -163,7 +167,7 @@ class EngineApp:
             return await self._send(visit, transcript)
         body = read_json(visit.seen.body)
         if state.is_strict_about_models and body.get("model") not in (*state.models, *state.adapters):
-            return self._error(404, f"The model `{body.get('model')}` does not exist.")
+            return self._answers.error(404, f"The model `{body.get('model')}` does not exist.")
         if path in engine_facts.INFERENCE:
             document = engine_facts.INFERENCE[path](body, str(body.get("model") or state.models[0]))
             text = visit.seen.body.decode(errors="replace")
@@ -219,7 +223,7 @@ class EngineApp:
     async def _stream(self, visit: Visit, leg: Leg, reply: Reply) -> web.StreamResponse:
         """Send the head at once and each token in the step that makes it, without waking this task."""
         ask = leg.ask
-        response = web.StreamResponse(headers=self._headers(_EVENTS))
+        response = web.StreamResponse(headers=self._answers.headers(_EVENTS))
         is_chunked = visit.request.version >= HttpVersion11
         if is_chunked:
             response.enable_chunked_encoding()
@@ -260,8 +264,8 @@ class EngineApp:
     async def _send(self, visit: Visit, answer: dict[str, Any] | bytes) -> web.StreamResponse:
         """Send a whole answer, in the way the knobs ask for."""
         state = self._state
-        body, content_type = (answer, _EVENTS) if isinstance(answer, bytes) else (orjson.dumps(answer), _JSON)
-        headers = self._headers(content_type)
+        body, content_type = (answer, _EVENTS) if isinstance(answer, bytes) else (orjson.dumps(answer), JSON)
+        headers = self._answers.headers(content_type)
         if state.reads_until_close:
             visit.transport.write(_raw_head(headers | {"connection": "close"}) + body)
             await visit.hang_up("completed")
@@ -277,7 +281,7 @@ class EngineApp:
 
     async def _drip(self, visit: Visit, headers: dict[str, str], body: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers=headers)
-        if headers["content-type"] == _JSON:
+        if headers["content-type"] == JSON:
             response.content_length = len(body)
         await response.prepare(visit.request)
         for start in range(0, len(body), self._state.drip_bytes):
@@ -285,57 +289,6 @@ class EngineApp:
             await asyncio.sleep(self._state.drip_interval_s)
         await response.write_eof()
         return response
-
-    def _headers(self, content_type: str) -> dict[str, str]:
-        return {"content-type": content_type, "x-simulated-engine": self._state.name}
-
-    def _json(self, answer: object, status: int = 200) -> web.Response:
-        return web.Response(body=orjson.dumps(answer), status=status, headers=self._headers(_JSON))
-
-    def _error(self, status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
-        kinds = {400: "BadRequestError", 404: "NotFoundError", 429: "RateLimitError", 503: "ServiceUnavailableError"}
-        kind = kinds.get(status, "InternalServerError")
-        error = {"message": message, "type": kind, "param": None, "code": status}
-        response = self._json({"error": error}, status)
-        response.headers.update(headers or {})
-        if self._state.closes_connections:
-            response.force_close()
-        return response
-
-    # --- the rest ---
-
-    async def _answer_health(self) -> web.Response:
-        self._state.probes += 1
-        self._state.changed()
-        if self._state.health_hangs:
-            await _forever()
-        return web.Response(status=self._state.health_status, headers={"x-simulated-engine": self._state.name})
-
-    def _answer_fact(self, method: str, path: str) -> web.Response:
-        state = self._state
-        if state.pd == "vllm" and path in _SGLANG_FACTS:
-            return self._json({"detail": "Not Found"}, 404)
-        if path in ("/server_info", "/get_server_info", "/model_info", "/get_model_info"):
-            return self._json(engine_facts.server_info(state))
-        if path == "/v1/models":
-            return self._json(engine_facts.models(state))
-        if path == "/simulated/counters":  # for tests whose engines are in another process
-            return self._json(state.counters())
-        if path == "/version":
-            return self._json({"version": "0-simulated"})
-        if path in ("/metrics", "/load", "/v1/loads", "/get_load") and state.metrics_status != 200:
-            return self._error(state.metrics_status, f"engine {state.name} was told to hide its telemetry")
-        if path == "/metrics":
-            text = engine_facts.metrics(state, self.steps, self.cache, self._finished)
-            return web.Response(body=text.encode(), headers=self._headers("text/plain; version=0.0.4; charset=utf-8"))
-        if path == "/load":
-            return self._json({"server_load": self.steps.running + self.steps.waiting})
-        if path == "/v1/loads":
-            return self._json(engine_facts.loads(state, self.steps, self.cache, self._ranks.running))
-        if path in ("/flush_cache", "/reset_prefix_cache") and method == "POST":
-            self.cache.clear()
-            return web.Response(body=b"Cache flushed.\n", headers=self._headers("text/plain; charset=utf-8"))
-        return self._json({"detail": "Not Found"}, 404)
 
 
 def _all_events(reply: Reply) -> bytes:
@@ -350,8 +303,3 @@ def _raw_head(headers: dict[str, str]) -> bytes:
 
 def _ignore(_position: int) -> None:
     """Take no notice of a token."""
-
-
-async def _forever() -> NoReturn:
-    await asyncio.get_running_loop().create_future()
-    raise AssertionError("nobody resolves this future")
