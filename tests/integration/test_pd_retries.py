@@ -12,7 +12,7 @@ import pytest
 from router_core.api import Leg, OutcomeStatus, hookimpl
 from router_core.testing.simulated_engine import Fault, SimulatedEngine
 
-from .pd_support import NEVER_S, assert_nothing_is_left, running_pair_router
+from .pd_support import NEVER_S, PREFILL, assert_nothing_is_left, running_pair_router
 from .support import RawClient, chat, in_house, until
 
 SOON = {"initial_backoff_s": 0.001}
@@ -152,6 +152,22 @@ async def test_when_no_prefill_worker_can_be_reached_each_is_tried_once(protocol
             assert (await response.json())["error"]["code"] == "upstream_connection_failed"
         legs = await router.legs(2)
         assert {outcome.status for outcome in legs[Leg.PREFILL]} == {OutcomeStatus.ERROR}
+
+
+@pytest.mark.parametrize("is_stopped", [True, False], ids=["stopped", "wrong port"])
+async def test_a_bootstrap_server_that_cannot_be_asked_sends_the_request_elsewhere(is_stopped):
+    mooncake = {"connector": "mooncake", "options": {"connector": "mooncake"}}
+    async with two_of_each("vllm", **mooncake) as (engines, router):
+        if is_stopped:
+            await engines["prefill-0"].stop()
+        else:
+            object.__setattr__(router.worker(PREFILL), "labels", {"bootstrap_port": "9"})
+        async with router.post() as response:
+            assert response.status == 200
+        legs = await router.legs(2)
+        assert [outcome.status for outcome in legs[Leg.PREFILL]] == ["error", "success"]
+        assert [outcome.status for outcome in legs[Leg.DECODE]] == ["cancelled", "success"]
+        assert engines["decode-0"].accepted == 1
 
 
 # --- a decode worker that was never reached ---

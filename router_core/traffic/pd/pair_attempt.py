@@ -155,12 +155,16 @@ class PairAttempt(PlacedListener):
         self._answer(status, code, message)
 
     def fail_prefill(self, message: str) -> None:
-        """The prefill worker's answer was of no use."""
-        call = self._pair.calls.prefill
-        self._pair.failed(self._pair.prefill, Ending.BAD_ANSWER, message)
-        self._pair.prefill.blame(None if call is None else call.status)
-        self._pair.drop()
-        self._answer(502, "prefill_failed", "The prefill worker's answer was of no use.")
+        """The prefill worker's answer was of no use, or it did not say what has to be known of it to send its leg."""
+        pair, call = self._pair, self._pair.calls.prefill
+        ending = Ending.CONNECT_FAILED if call is None else Ending.BAD_ANSWER
+        pair.failed(pair.prefill, ending, message)
+        pair.prefill.blame(None if call is None else call.status)
+        pair.drop()
+        if call is None and self._linger is None and self._next.grant(pair.prefill.worker, Failure.LOST):
+            self._next.begin(ending)
+        else:
+            self._answer(502, "prefill_failed", "The prefill worker's answer was of no use.")
 
     def protocol_failed(self) -> None:
         """It raised: that costs its request, and nothing else."""

@@ -74,7 +74,9 @@ class Legs(Protocol):
         """Answer the client with an error instead of sending anything."""
 
     def fail_prefill(self, message: str) -> None:
-        """The prefill worker's answer was of no use: count that against it, and tell the client."""
+        """The prefill worker's answer was of no use: count that against it, and tell the client. Before the prefill leg
+        was sent it means that the worker did not say what has to be known for that: then go elsewhere, if it may be.
+        """
 
     def ask(self, base_url: str, path: bytes, on_answer: Callable[[bytes | None], None]) -> None:
         """Ask an address of the prefill worker's for a fact (GET).
