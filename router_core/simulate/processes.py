@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -83,6 +84,7 @@ def run_apart(
 
 def _start_deaf_to_interrupts(process: Any) -> None:  # Any: a process of the context's
     """Start a process that Ctrl-C does not reach, not even while it imports: it is ours to end."""
+    resource_tracker.ensure_running()  # else `start` does it, and takes the block away
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()

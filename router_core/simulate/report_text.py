@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from router_core.contract.worker import WorkerRole
 from router_core.simulate.comparison import Comparison
+from router_core.simulate.fleet_plan import FleetPlan
 from router_core.simulate.summary import FIGURES, Figure, Spread, Summary
 
 _TABLES = (
@@ -46,8 +48,16 @@ def headline(comparison: Comparison) -> str:
     routers = f", {scenario.routers} routers" if scenario.routers > 1 else ""
     return (
         f"{trace.name}: {len(trace.requests):,} requests, {scenario.start_rate:.4g} {what}/s, "
-        f"{len(scenario.fleet.engines)} engines{routers}, {seeds} run{'s' if seeds > 1 else ''} each"
+        f"{_fleet(scenario.fleet)}{routers}, {seeds} run{'s' if seeds > 1 else ''} each"
     )
+
+
+def _fleet(fleet: FleetPlan) -> str:
+    count = len(fleet.engines)
+    if not fleet.has_pairs:
+        return f"{count} engine{'s' if count > 1 else ''}"
+    prefill = sum(engine.role is WorkerRole.PREFILL for engine in fleet.engines)
+    return f"{prefill} prefill and {count - prefill} decode engines"
 
 
 def shown(figure: Figure, value: float) -> str:

@@ -73,6 +73,11 @@ def test_a_page_that_cannot_be_written_is_an_error_after_the_figures(capsys, tmp
     assert "No space left on device; name a file that can" in said.err
 
 
+def test_the_headline_tells_prefill_from_decode_engines(capsys):
+    assert main(["simulate", *SMALL, "--policy", "random", "--prefill", "h100_8b", "--decode", "2*h100_8b"]) == 0
+    assert "1 prefill and 2 decode engines, 1 run each" in capsys.readouterr().out
+
+
 def test_a_page_is_written(capsys, tmp_path):
     simulated(capsys, "--policy", "random", "--html", str(tmp_path / "report.html"))
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
@@ -198,3 +203,24 @@ def test_wrappers_observers_headers_and_a_policy_for_each_side_take_part(capsys,
     (policy,) = json.loads(capsys.readouterr().out)["policies"]
     assert policy["faults"] == {"watch:Refuses: raised": 16}
     assert policy["figures"]["imbalance"]["mean"] == 2  # the wrapper has the first of two on each side
+
+
+MASK = """
+import signal
+from pathlib import Path
+from router_core.api import hookimpl
+class Reports:
+    @hookimpl
+    def on_start(self, pool):
+        Path(__file__).with_name("mask").write_text(str(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+    @hookimpl
+    def select_single(self, workers):
+        return workers[0]
+"""
+
+
+def test_ctrl_c_reaches_the_command_alone_and_not_its_processes(tmp_path):
+    (tmp_path / "masked.py").write_text(MASK)
+    two = ["--seeds", "2", "--jobs", "2", "--workload", "bursts:{requests: 10}"]
+    assert main(["simulate", "--policy", "masked:Reports", "--app-dir", str(tmp_path), *two]) == 0
+    assert (tmp_path / "mask").read_text() == "True"
