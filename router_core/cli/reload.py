@@ -30,8 +30,8 @@ class Reloading:
 
     Attributes:
         parts: Who else than the pools can take over settings while the router runs.
-        config: The settings as they were read last; those in `needs_restart` do not hold yet.
-        needs_restart: Settings that were changed and hold only after a restart, by their paths.
+        config: The settings as they were read last; some may wait for a restart.
+        why_stale: Why the settings that hold are not those that were read last; empty if they are.
 
     Args:
         config: The settings the router was started with.
@@ -49,7 +49,7 @@ class Reloading:
         on_replaced: Callable[[], None],
     ) -> None:
         self.config = config
-        self.needs_restart: tuple[str, ...] = ()
+        self.why_stale = ""
         self._at_start = config
         self.parts: list[ReloadPart] = []
         self._pools = {pool.name: pool for pool in pools}
@@ -78,15 +78,17 @@ class Reloading:
                     succession.take_place()
             except StartupError as error:
                 self._metrics.count("reloads_total", 1, {"result": "refused"})
-                _log.error("not reloaded: %s", "; ".join(error.problems))
+                self.why_stale = f"not reloaded: {'; '.join(error.problems)}"
+                _log.error("%s", self.why_stale)
                 raise
-            self.needs_restart = needing_restart(self._at_start, config)
-            if self.needs_restart:
-                _log.warning("changed, but needs a restart: %s", ", ".join(self.needs_restart))
+            waiting = ", ".join(needing_restart(self._at_start, config))
+            self.why_stale = f"changed, but needs a restart: {waiting}" if waiting else ""
+            if waiting:
+                _log.warning("%s", self.why_stale)
             self.config = config
             self._on_replaced()
             self._metrics.count("reloads_total", 1, {"result": "done"})
-            _log.info("the settings are taken over")
+            _log.info("%s are taken over", "all other settings" if waiting else "the settings")
 
     async def replace_policy(self, pool: str, selection: PolicySelection) -> None:
         """Replace the policy of one pool.

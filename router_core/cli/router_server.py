@@ -88,7 +88,7 @@ class RouterServer:
         self.reloading = Reloading(config, self.pools, self.registry, on_replaced=self._policy_replaced)
         self.reloading.parts += [self.certificates.renewal, self.gate.renewal, _take_log_level]
         self.signals = SignalBoard()
-        self.signals.add(settings_check(lambda: self.reloading.needs_restart))
+        self.signals.add(settings_check(lambda: self.reloading.why_stale))
         parts = [pool.part for pool in self.pools]
         if len(parts) > 1:
             Partition(self.pool, parts)

@@ -184,13 +184,16 @@ def telemetry_check(pool: str, freshness: Callable[[], Mapping[str, Freshness]])
 _MAX_FAILURES = 3
 
 
-def settings_check(needs_restart: Callable[[], Iterable[str]]) -> Check:
-    """Return a check of whether the router runs with the settings it has read last."""
+def settings_check(why_stale: Callable[[], str]) -> Check:
+    """Return a check of whether the router runs with the settings as they are written now, as far as it has read them.
+
+    Args:
+        why_stale: Returns why it does not; empty if it does.
+    """
 
     def check() -> Iterator[Signal]:
-        waiting = ", ".join(needs_restart())
-        detail = f"changed, but needs a restart: {waiting}" if waiting else "all that were read are in use"
-        yield Signal("settings", "router", bool(waiting), detail)
+        why = why_stale()
+        yield Signal("settings", "router", bool(why), why or "all that were read are in use")
 
     return check
 

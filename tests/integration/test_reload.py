@@ -155,6 +155,10 @@ async def test_settings_that_need_a_restart_are_named_until_they_are_taken_back(
             await router.server.reloading.reload(changed)
             assert await degraded() == {"changed, but needs a restart: health.interval_s, limits.stall_timeout_s"}
         assert caplog.text.count("changed, but needs a restart: health.interval_s, limits.stall_timeout_s") >= 2
+        with pytest.raises(StartupError):
+            await router.server.reloading.reload(anew(router, policy="nobody"))
+        (why,) = await degraded()
+        assert why.startswith("not reloaded: policy 'nobody' is not installed")
         await router.server.reloading.reload(lambda: before)
         assert await degraded() == set()
 
