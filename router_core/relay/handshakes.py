@@ -18,7 +18,6 @@ _CAUSES = {
     "certificate_distrusted": "it does not trust the router's certificate; give it the authority that signed tls.cert",
     "timeout": "it did not finish the handshake in time",
     "closed": "it closed its connection before the handshake was over",
-    "other": "the handshake failed",
 }
 _REASONS = {
     "HTTP_REQUEST": "no_tls",
@@ -75,9 +74,14 @@ class HandshakeFailures:
             logging.DEBUG if reason == "closed" else logging.INFO,
             "no TLS connection with %s: %s%s",
             peer,
-            _CAUSES[reason],
+            _CAUSES.get(reason) or _in_openssls_words(error),
             f" (and {silent} more like it since the last that was told)" if silent else "",
         )
+
+
+def _in_openssls_words(error: OSError) -> str:
+    reason = error.reason if isinstance(error, ssl.SSLError) else ""
+    return f"the handshake failed: {(reason or 'for no reason given').replace('_', ' ').lower()}"
 
 
 def reason_of(error: OSError) -> str:

@@ -84,6 +84,7 @@ async def test_each_failed_handshake_is_counted_by_its_reason_and_told_once(auth
             (shake_hands(router, authority.client()), "certificate_missing"),
             (shake_hands(router, stranger), "certificate_refused"),
             (shake_hands(router, ssl.create_default_context()), "certificate_distrusted"),
+            (speak(router, says=client_hello()[:43] + b"\xff" * 300), "other"),
             (speak(router, says=b""), "closed"),
             (speak(router, says=half, resets=True), "closed"),
         ):
@@ -98,13 +99,15 @@ async def test_each_failed_handshake_is_counted_by_its_reason_and_told_once(auth
             "certificate_missing",
             "certificate_refused",
             "certificate_distrusted",
+            "other",
             "closed",
         }
         assert len(engine.requests) == 1
     lines = [record.getMessage() for record in caplog.records if record.name == "router_core.relay.handshakes"]
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert lines[0].startswith("no TLS connection with 127.0.0.1:")
     assert "it does not speak TLS; give it an https:// address" in lines[0]
+    assert any("the handshake failed: length mismatch" in line for line in lines)  # in OpenSSL's words
     assert SECRET not in caplog.text
 
 
