@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Literal
 
-from router_core.contract.request import OutcomeStatus, RequestOutcome, RoutingRequest
+from router_core.contract.request import RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker
+from router_core.observability.last_outcome import last_outcome
 from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Ending
 from router_core.relay.refusal import Refusal
@@ -79,14 +80,7 @@ class AccessLine:
 
     def attempt_ended(self, worker: Worker, request: RoutingRequest, outcome: RequestOutcome) -> None:  # noqa: ARG002
         """Take note of the outcome; of a pair's, the leg's that failed, not the other's that was cancelled for it."""
-        known = self._outcome
-        if (
-            outcome.status is not OutcomeStatus.CANCELLED
-            or known is None
-            or known.attempt != outcome.attempt
-            or known.status in _FAULTLESS
-        ):
-            self._outcome = outcome
+        self._outcome = last_outcome(self._outcome, outcome)
 
     def on_over(self, exchange: Exchange, ending: Ending | None) -> None:
         """Write the line."""
@@ -118,7 +112,6 @@ class AccessLine:
 
 
 _WHOLE = frozenset({None, Ending.COMPLETE})
-_FAULTLESS = frozenset({OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED})
 
 
 def _write(fields: Mapping[str, object]) -> None:

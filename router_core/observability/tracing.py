@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from router_core.contract.errors import StartupError
 from router_core.contract.request import RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker
+from router_core.observability.last_outcome import last_outcome
 from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Ending
 
@@ -95,11 +96,12 @@ class Tracing:
 class RequestSpan:
     """The span of one request; each attempt is an event in it, and the last one its attributes."""
 
-    __slots__ = ("_span", "_workers", "_attempt")
+    __slots__ = ("_attempt", "_outcome", "_span", "_workers")
 
     def __init__(self, span: Span) -> None:
         self._span = span
         self._attempt = 0
+        self._outcome: RequestOutcome | None = None
         self._workers: list[str] = []
 
     def placed(self, exchange: Exchange, worker: Worker, request: RoutingRequest, policy: str) -> None:  # noqa: ARG002
@@ -124,7 +126,7 @@ class RequestSpan:
         self._span.add_event("placed", decision)
 
     def attempt_ended(self, worker: Worker, request: RoutingRequest, outcome: RequestOutcome) -> None:  # noqa: ARG002
-        """Note the outcome."""
+        """Note the outcome; of a pair's, the leg's that failed."""
         span, leg = self._span, outcome.leg.value
         span.add_event(
             "attempt ended",
@@ -135,8 +137,9 @@ class RequestSpan:
                 "router.attempt": outcome.attempt,
             },
         )
+        self._outcome = last_outcome(self._outcome, outcome)
         figures = {
-            "router.outcome": outcome.status.value,
+            "router.outcome": self._outcome.status.value,
             "router.time_to_first_token": outcome.ttft_s,
             "router.cached_tokens": outcome.cached_tokens,
             "gen_ai.usage.input_tokens": outcome.prompt_tokens,

@@ -12,6 +12,7 @@ from router_core.contract.errors import StartupError
 from router_core.observability.tracing import Tracing
 from router_core.testing.simulated_engine import SimulatedEngine
 
+from .pd_support import running_pair_router
 from .support import running_router
 
 pytest.importorskip("opentelemetry.sdk", reason="router-core[otel] is not installed")
@@ -128,3 +129,19 @@ async def test_a_missing_library_is_a_sentence(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(StartupError, match=r"pip install 'router-core\[otel\]'"):
         Tracing(endpoint="http://127.0.0.1:4318/v1/traces")
+
+
+@pytest.mark.parametrize(("protocol", "role"), [("sglang", "decode"), ("sglang", "prefill"), ("vllm", "prefill")])
+async def test_the_span_of_a_pair_that_failed_has_the_outcome_of_the_leg_that_failed(protocol, role):
+    async with (
+        collector() as (found, url),
+        SimulatedEngine(name="p", role="prefill", pd=protocol) as prefill,
+        SimulatedEngine(name="d", role="decode", pd=protocol) as decode,
+    ):
+        (prefill if role == "prefill" else decode).status = 500
+        async with running_pair_router([prefill], [decode], protocol=protocol, tracing={"endpoint": url}) as router:
+            async with router.post() as response:
+                assert response.status in (500, 502)
+            await router.legs()
+        (span,) = found.spans
+    assert attributes(span.attributes)["router.outcome"] == "error"
