@@ -129,7 +129,7 @@ ENTRANTS = (
     Entrant("weighted 3:2:2", "weighted"),
     Entrant("lpwl", "lpwl", tier=2),
     Entrant("dynamo_cost, agentic", "dynamo_cost", {"preset": "agentic"}, tier=2),
-    Entrant(GIVEN, "predicted_latency", is_yardstick=True, knows_engine=True, tier=2),
+    Entrant(GIVEN, "predicted_latency", is_yardstick=True, knows_engine=True),
     Entrant("least_loaded, pending", "least_loaded", {"metric": "pending_prompt_tokens"}, tier=3),
     Entrant("power_of_two, tokens", "power_of_two", {"metric": "tokens"}, tier=3),
     Entrant("random", "random", tier=3),

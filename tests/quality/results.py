@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cells import SEEDS, Cell, Entrant
 
+from router_core.plugin_host.discovery import load_policy
 from router_core.simulate import Slo, Spread, simulate
 from router_core.simulate.contender import Contender
 from router_core.simulate.summary import figures_of
@@ -32,6 +33,9 @@ _DECIDING = (
     *(f"router_core.contract.{name}" for name in ("cache_mirror", "prefill_backlog", "prefix", "prefix_index")),
 )
 """Modules that, beside a policy's own, decide what comes out; the others carry calls from here to there."""
+
+LEARNED_AFTER = 500
+"""Requests after which a policy should know the engines: figures named `..._learned` are of all later ones."""
 
 Told = Callable[[str], None]
 
@@ -117,7 +121,9 @@ def _made(wanted: Sequence[tuple[Cell, Entrant]], jobs: int, told: Told) -> Iter
 def _run(cell: Cell, entrant: Entrant, seed: int) -> tuple[dict[str, float], dict[str, int]]:
     logging.disable()  # a busy machine makes every policy look slow to the router's watchdog
     record = simulate(cell.scenario(), entrant.contender(cell), seed=seed)
-    figures = figures_of(record, slo=Slo(), warm_up=0.1)
+    figures = dict(figures_of(record, slo=Slo(), warm_up=0.1))
+    learned = figures_of(record, slo=Slo(), warm_up=LEARNED_AFTER / len(record.requests))
+    figures |= {f"{name}_learned": learned[name] for name in ("ttft_p90", "ttft_mean")}
     return {name: value for name, value in figures.items() if name != _OF_THE_MACHINE}, record.faults
 
 
@@ -160,11 +166,7 @@ def _core() -> str:
 
 @cache
 def _policy(name: str) -> str:
-    contender = Contender(name)
-    if contender.is_yardstick:
-        return ""
-    policy, _ = contender.build()
-    return _digest(type(policy).__module__.partition(".")[0])
+    return "" if Contender(name).is_yardstick else _digest(load_policy(name).cls.__module__.partition(".")[0])
 
 
 def _digest(*packages: str) -> str:
