@@ -15,6 +15,7 @@ from router_core.contract.errors import StartupError
 from router_core.plugin_host.faults import FaultLimits
 from router_core.plugin_host.manager import PolicyManager
 from router_core.plugin_host.pair import PairManager
+from router_core.plugin_host.watchdog import Watchdog
 from router_core.simulate.plugin import Plugin, split_outside_options
 
 YARDSTICKS: Mapping[str, str] = MappingProxyType(
@@ -27,6 +28,9 @@ YARDSTICKS: Mapping[str, str] = MappingProxyType(
 
 LIMITS = FaultLimits(quarantine_after=0, budget_s=float("inf"))
 """Every fault is counted, none ends the policy's part: the figures say how often it failed."""
+
+HANGS_AFTER_S = 30.0
+"""A hook that takes so long is reported: later than in a router, for nobody waits and the machine may be busy."""
 
 _LABEL = re.compile(r"(?P<label>\w[\w.+, -]*)=(?P<rest>.*)", re.DOTALL)
 
@@ -77,19 +81,26 @@ class Contender:
             StartupError: A plugin is not installed, breaks the contract, or its options do not fit.
         """
         policy = Plugin(self.name, self.options, self.make, self.app_dir)
+        watchdog = Watchdog(limit_s=HANGS_AFTER_S, clock=clock)
         if self.decode is None:
-            return self._manager(policy, has_pairs=has_pairs, clock=clock, observers=self._observers())
+            observers = self._observers()
+            return self._manager(policy, has_pairs=has_pairs, clock=clock, watchdog=watchdog, observers=observers)
         if not has_pairs:
             problem = f"policy {self.label}: a policy of its own for decode needs prefill and decode engines; add them"
             raise StartupError([problem])
-        sides = [self._manager(side, has_pairs=False, clock=clock) for side in (policy, self.decode)]
-        return PairManager(*sides, observers=self._observers(), clock=clock)
+        sides = [self._manager(side, has_pairs=False, clock=clock, watchdog=watchdog) for side in (policy, self.decode)]
+        return PairManager(*sides, observers=self._observers(), watchdog=watchdog, clock=clock)
 
     def build_around(self, policy: object, clock: Callable[[], float]) -> PolicyManager:
         """Return a manager for an instance that is there already: a yardstick's."""
-        observers = self._observers()
         return PolicyManager(
-            policy, name=self.label, source="yardstick", limits=LIMITS, observers=observers, clock=clock
+            policy,
+            name=self.label,
+            source="yardstick",
+            limits=LIMITS,
+            observers=self._observers(),
+            watchdog=Watchdog(limit_s=HANGS_AFTER_S, clock=clock),
+            clock=clock,
         )
 
     def _manager(
@@ -98,6 +109,7 @@ class Contender:
         *,
         has_pairs: bool,
         clock: Callable[[], float],
+        watchdog: Watchdog,
         observers: tuple[tuple[str, object], ...] = (),
     ) -> PolicyManager:
         built, source = policy.build("policy", f"policy {self.label}", needs_pair=has_pairs)
@@ -113,6 +125,7 @@ class Contender:
             observers=observers,
             limits=LIMITS,
             needs_pair=has_pairs,
+            watchdog=watchdog,
             clock=clock,
         )
 
