@@ -128,6 +128,21 @@ async def test_limits_are_taken_over_and_those_who_wait_hear_of_it(simulated_eng
         await until(lambda: admission.running == admission.waiting == 0 and router.is_settled())
 
 
+async def test_a_queue_that_keys_of_a_file_might_fill_is_warned_of_while_they_do_not(
+    simulated_engine, tmp_path, caplog
+):
+    file = tmp_path / "keys.yaml"
+    file.write_text("keys: [{name: a, key: sk-a}]")
+    settings = {"auth": {"keys_file": file}, "admission": {"queue_size": 5}}
+    async with simulated_engine() as engine, running_router([engine], **settings) as router:
+        assert "admission: queue_size has no effect, for nobody waits" in caplog.text
+        caplog.clear()
+        file.write_text("keys: [{name: a, key: sk-a, max_concurrent_requests: 1}]")
+        await router.server.reloading.reload(lambda: router.server.config)
+        assert "has no effect" not in caplog.text
+        assert router.server.gate.admission.is_needed
+
+
 async def test_rules_for_keys_are_taken_over(simulated_engine):
     async with simulated_engine() as engine, running_router([engine], auth={"api_key": "sk-a"}) as router:
         async with router.get("/metrics") as response:
