@@ -29,6 +29,11 @@ from router_policy_predicted_latency.worker_state import Flight, WorkerState
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+# An enum's members are slow to look up in Python 3.11.
+_SUCCESS = OutcomeStatus.SUCCESS
+_PREFILL, _DECODE = Leg.PREFILL, Leg.DECODE
+
+
 class PredictedLatencyPolicy:
     """Send a request where it, and those that come after it, are predicted to wait least.
 
@@ -99,7 +104,7 @@ class PredictedLatencyPolicy:
         view, states = self._view
         if workers is not view:
             states = self._look_at(workers)
-        if request.leg is Leg.DECODE:
+        if request.leg is _DECODE:
             return self._select_decode(workers, states, request, now)
         prefix = request.prefix
         prompt_tokens = request.input_tokens
@@ -182,24 +187,25 @@ class PredictedLatencyPolicy:
     @hookimpl
     def on_request_complete(self, request: RoutingRequest, outcome: RequestOutcome) -> None:
         """Take the request off its worker's books and learn from how it went."""
-        flights = self._decode_legs if outcome.leg is Leg.DECODE else self._flights
+        flights = self._decode_legs if outcome.leg is _DECODE else self._flights
         flight = flights.pop(request, None)
         if flight is None:
             return
         now = self._pool.now()
         state = flight.state
-        was_computed = flight.first_token_at is not None or outcome.status is OutcomeStatus.SUCCESS
-        state.end(flight, now, outcome.completion_tokens if outcome.status is OutcomeStatus.SUCCESS else None)
+        status = outcome.status
+        was_computed = flight.first_token_at is not None or status is _SUCCESS
+        state.end(flight, now, outcome.completion_tokens if status is _SUCCESS else None)
         if flight.placement is not None:
             (self._index.release if was_computed else self._index.withdraw)(flight.placement)
-        if outcome.status is OutcomeStatus.SUCCESS:
+        if status is _SUCCESS:
             state.served()
             self._learn(flight, outcome, now)
-        elif outcome.status in _FAILURES:
+        elif status in _FAILURES:
             state.failed(now)
 
     def _learn(self, flight: Flight, outcome: RequestOutcome, now: float) -> None:
-        if outcome.leg is not Leg.PREFILL:
+        if outcome.leg is not _PREFILL:
             began_at = flight.placed_at if flight.first_token_at is None else flight.first_token_at - flight.prefill_s
             self._demand.served(outcome.completion_tokens, now - max(began_at, flight.placed_at))
         if self._cache_sizes is not None:
