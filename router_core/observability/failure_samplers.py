@@ -31,7 +31,7 @@ def retry_sampler(retries: RetryFigures) -> Sampler:
     counter = MetricKind.COUNTER
 
     def sample() -> Iterator[Sample]:
-        text = "Further attempts at requests, by why the one before failed: not_connected, lost, full, status."
+        text = "Further attempts at requests, by why the one before failed: not_connected, lost, gone, full, status."
         for reason, times in retries.granted.items():
             yield Sample("retries_total", counter, text, {"reason": reason}, times)
         text = "Further attempts not made, by what was used up: attempts, deadline, budget."

@@ -53,6 +53,7 @@ class Exchange(PassedAnswer):
         "_source",
         "_is_abandoned",
         "_is_paused",
+        "_is_resent",
         "_original",
     )
 
@@ -70,6 +71,7 @@ class Exchange(PassedAnswer):
         self._source: Source | None = None
         self._is_abandoned = False  # the client is gone
         self._is_paused = False  # the client reads too slowly
+        self._is_resent = False  # a kept connection took the request and was lost
         self._original: tuple[RequestHead, bytes] | None = None  # what the client sent, if it was rewritten
 
     # --- for whoever decides ---
@@ -117,6 +119,7 @@ class Exchange(PassedAnswer):
         self._destination = destination
         self._received = b""
         self._has_moved = True
+        self._is_resent = False
         self.error = ""
         self._source = destination.send(self)
 
@@ -183,6 +186,7 @@ class Exchange(PassedAnswer):
         if self._is_reused and self._destination is not None:
             # The worker closed a kept connection while the request was on its way; once, invisibly, try a new one.
             self._is_reused = False
+            self._is_resent = True
             self._source = self._destination.send(self, fresh=True)
             return
         detail = error or "closed by the worker"
@@ -191,7 +195,7 @@ class Exchange(PassedAnswer):
 
     def connect_failed(self, error: str) -> None:
         """No connection to the worker could be made."""
-        self._fail(Ending.CONNECT_FAILED, error)
+        self._fail(Ending.GONE if self._is_resent else Ending.CONNECT_FAILED, error)
 
     # --- for the client's side ---
 

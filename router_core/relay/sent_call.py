@@ -79,7 +79,7 @@ class SentCall:
     @property
     def _unconnected(self) -> Ending:
         """What it means that no connection could be made: unless one was lost before, nothing was sent."""
-        return Ending.CONNECTION_LOST if self.was_sent else Ending.CONNECT_FAILED
+        return Ending.GONE if self.was_sent else Ending.CONNECT_FAILED
 
     def _sent_again(self) -> bool:
         """Send once more, on a new connection, what a dead one took; False if there is no reason to."""

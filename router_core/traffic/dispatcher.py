@@ -23,6 +23,7 @@ from router_core.traffic.retry import Failure, Trials
 from router_core.traffic.shared import SharedTraffic
 
 _log = logging.getLogger(__name__)
+_CHECKED_AT_ONCE = frozenset({Ending.CONNECT_FAILED, Ending.GONE, Ending.STALLED})
 _SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _HEADER_NEED = "header:"
 _REGULAR = WorkerRole.REGULAR  # looked up once: on Python 3.11 that costs as much as a call
@@ -89,7 +90,7 @@ class Dispatcher:
     def worker_failed(self, worker: Worker, ending: Ending, error: str, request_id: str) -> None:
         """A worker did not answer a request as it should."""
         _log.warning("%s: %s (%s, request %r)", worker.url, error, ending.name.lower(), request_id)
-        if ending is Ending.CONNECT_FAILED or ending is Ending.STALLED:
+        if ending in _CHECKED_AT_ONCE:
             self._on_connect_failed(worker)
 
     def grant(

@@ -11,6 +11,7 @@ _BACKPRESSURE = frozenset({429, 503})
 OUTCOME_OF_ENDING = {
     Ending.CONNECT_FAILED: OutcomeStatus.ERROR,
     Ending.CONNECTION_LOST: OutcomeStatus.ERROR,
+    Ending.GONE: OutcomeStatus.ERROR,
     Ending.BAD_ANSWER: OutcomeStatus.ERROR,
     Ending.WORKER_DOWN: OutcomeStatus.ERROR,
     Ending.DECLINED: OutcomeStatus.ERROR,
@@ -22,6 +23,7 @@ OUTCOME_OF_ENDING = {
 ANSWER_TO_ENDING = {
     Ending.CONNECT_FAILED: (502, "upstream_connection_failed", "No worker could be reached."),
     Ending.CONNECTION_LOST: (502, "upstream_connection_lost", "The worker's connection was lost before it answered."),
+    Ending.GONE: (502, "upstream_connection_lost", "The worker's connection was lost before it answered."),
     Ending.BAD_ANSWER: (502, "upstream_bad_answer", "The worker's answer was not valid HTTP."),
     Ending.WORKER_DOWN: (502, "upstream_connection_lost", "The worker died before it answered."),
     Ending.DECLINED: (502, "upstream_error", "The worker answered with an error that was too long to be passed on."),

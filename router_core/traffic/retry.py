@@ -5,11 +5,13 @@ While nothing of an answer has gone to the client, a request may be sent again. 
 1. No connection could be made: nothing was sent, so a worker not tried yet is asked at once, however often. Once all
    were tried there is no other attempt, for a refusal would only come again, unless case 2 or 3 gave one before.
 2. The connection was lost, the worker was silent for too long, was found dead, or answered 429 or 503 (it is full):
-   another attempt, at once if a worker is left that was not tried, else after a pause.
+   another attempt, at once if a worker is left that was not tried, else after a pause. One that is gone, so that it
+   cannot even be reached any more, is the same, but there is nothing left that attempts could overload.
 3. It answered another of `statuses`: another attempt after a pause.
 
 Cases 2 and 3, and 1 after them, are bounded: by `max_attempts`, by the deadline, and by a budget: of all
-requests in flight only a share may be on a second or later attempt, so that an outage is not multiplied.
+requests in flight only a share may be on a second or later attempt, so that an outage is not multiplied. Only to what
+a worker leaves behind that is gone the budget does not apply: else the requests on one that crashes would be lost.
 
 The pause grows from attempt to attempt and is spread by chance. If all workers were tried, a worker's `Retry-After` is
 waited for as well; one that lies behind the deadline means no other attempt.
@@ -65,6 +67,7 @@ class Failure(Enum):
 
     NOT_CONNECTED = auto()
     LOST = auto()
+    GONE = auto()
     FULL = auto()
     STATUS = auto()
 
@@ -72,6 +75,7 @@ class Failure(Enum):
 _FAILURES = {
     Ending.CONNECT_FAILED: Failure.NOT_CONNECTED,
     Ending.CONNECTION_LOST: Failure.LOST,
+    Ending.GONE: Failure.GONE,
     Ending.STALLED: Failure.LOST,
     Ending.WORKER_DOWN: Failure.LOST,
 }
@@ -209,7 +213,8 @@ class Retries:
             return None
         # 3. The budget.
         allowed = max(rules.budget_floor, rules.budget_share * (self._in_flight() + len(self.retrying)))
-        if trials not in self.retrying and len(self.retrying) >= allowed:
+        is_spent = trials not in self.retrying and len(self.retrying) >= allowed
+        if is_spent and failure is not Failure.GONE:
             self._refuse("budget")
             return None
         self.retrying.add(trials)

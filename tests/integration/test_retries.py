@@ -123,6 +123,32 @@ async def test_each_worker_is_tried_once_before_any_is_tried_again(simulated_eng
         await router.settled(5)
 
 
+async def test_a_request_that_kills_its_workers_kills_no_more_of_them_than_it_has_attempts(simulated_engines):
+    """On a kept connection, too: that a dead worker cannot be reached any more does not mean that nothing was sent."""
+    async with (
+        simulated_engines(5) as engines,
+        running_router(engines, retries={"max_attempts": 3, "initial_backoff_s": 0.001}) as router,
+    ):
+        for _ in engines:
+            await router.ask()  # from now on each has a kept connection
+        dead = []
+
+        async def dies(engine):
+            await engine.wait_running()
+            dead.append(engine)
+            await engine.stop()
+
+        for engine in engines:
+            engine.ttft_s = 3600
+        deaths = [asyncio.ensure_future(dies(engine)) for engine in engines]
+        async with router.post() as response:
+            assert response.status == 502
+        for death in deaths:
+            death.cancel()
+        await asyncio.gather(*deaths, return_exceptions=True)
+        assert len(dead) == 3
+
+
 async def test_one_worker_alone_is_asked_again_after_a_pause(simulated_engine):
     async with simulated_engine() as engine, running_router([engine], retries=SOON) as router:
         engine.status, engine.faults_left = 503, 2

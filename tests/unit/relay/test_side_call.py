@@ -119,7 +119,7 @@ def test_a_kept_connection_that_was_dead_is_replaced_once_and_unseen():
 
 def test_nothing_was_sent_only_if_no_connection_was_ever_there():
     """Whoever was sent a request may have begun with it, though it cannot be reached any more."""
-    for is_reused, ending in ((False, Ending.CONNECT_FAILED), (True, Ending.CONNECTION_LOST)):
+    for is_reused, ending in ((False, Ending.CONNECT_FAILED), (True, Ending.GONE)):
         origin = FakeOrigin(is_reused=is_reused, can_connect=False)
         call, endings = side_call(origin)
         assert call.was_sent is is_reused

@@ -10,7 +10,7 @@ from router_core.relay.answer_heads import AnswerHead
 from router_core.relay.parties import Ending
 from router_core.traffic.retry import Failure, Retries, RetryRules, Trials, retry_after_s
 
-NOT_CONNECTED, LOST, FULL, STATUS = Failure.NOT_CONNECTED, Failure.LOST, Failure.FULL, Failure.STATUS
+NOT_CONNECTED, LOST, GONE, FULL, STATUS = Failure
 
 
 class Clock:
@@ -74,7 +74,15 @@ def test_jitter_spreads_the_pauses_around_their_length():
     assert 1.15 < max(pauses) <= 1.2
 
 
-@pytest.mark.parametrize("failure", [LOST, FULL])
+def test_what_a_worker_that_is_gone_leaves_behind_is_bounded_by_attempts_and_not_by_the_budget():
+    """All requests in flight on a worker that crashes are to be saved; one that kills its workers is to end."""
+    asked = Asked(max_attempts=3, budget_floor=0, budget_share=0)
+    assert [asked.ask(GONE, trials=Trials(0.0)) for _ in range(20)] == [0.0] * 20
+    assert [asked.ask(GONE) for _ in range(3)] == [0.0, 0.0, None]
+    assert asked.retries.refused == {"attempts": 1, "deadline": 0, "budget": 0}
+
+
+@pytest.mark.parametrize("failure", [LOST, GONE, FULL])
 def test_where_another_worker_is_left_a_pause_is_of_no_use(failure):
     asked = Asked(initial_backoff_s=1)
     assert asked.ask(failure, wish_s=20) == 0.0  # it was the other worker that wished to be left alone
@@ -125,7 +133,7 @@ def test_what_came_of_a_request_is_counted_once_and_only_if_it_was_tried_again(e
     for _ in range(2):
         asked.retries.over(asked.trials, ending, status)
     assert asked.retries.results == {"served": 0, "failed": 0, "cancelled": 0} | {result: 1}
-    assert asked.retries.granted == {"not_connected": 1, "lost": 1, "full": 0, "status": 0}
+    assert asked.retries.granted == {"not_connected": 1, "lost": 1, "gone": 0, "full": 0, "status": 0}
 
 
 def test_a_few_may_be_however_few_are_in_flight():
