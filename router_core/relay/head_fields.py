@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 
 END_OF_HEAD = b"\r\n\r\n"
+
+BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+"""CR or LF alone; a CR at the end may get its LF yet."""
 
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 

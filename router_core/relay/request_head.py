@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import httptools
 
-from router_core.relay.head_fields import name_of, nominated
+from router_core.relay.head_fields import BARE_LINE_END, name_of, nominated
 
 MAX_HEADERS = 1000
 """Headers of one request; thousands of tiny ones would take far longer to read than to send."""
@@ -120,7 +120,7 @@ class RequestHead:
         except httptools.HttpParserUpgrade:
             pass  # An upgrade is ignored; what follows is this request's body.
         except httptools.HttpParserError as error:
-            if _LATER_VERSION.match(data):
+            if _LATER_VERSION.match(data) and not BARE_LINE_END.search(data):
                 raise BadRequestError(505, "only HTTP/1.1 and HTTP/1.0 are served here") from None
             raise BadRequestError(400, f"malformed request head: {error}") from None
         self.method: bytes = parser.get_method()

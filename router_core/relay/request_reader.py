@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from router_core.relay.framing import ChunkedBody, SizedBody
-from router_core.relay.head_fields import END_OF_HEAD
+from router_core.relay.head_fields import BARE_LINE_END, END_OF_HEAD
 from router_core.relay.head_memory import HeadMemory
 from router_core.relay.request_head import BadRequestError, RequestHead
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 NEVER = float("inf")
 _EMPTY_LINES = re.compile(rb"(?:\r\n){1,64}")  # more of them are no slip
-_BARE_LF = re.compile(rb"(?<!\r)\n")
-_BARE_CR = re.compile(rb"\r(?!\n|\Z)")
 
 
 class RequestReader(ABC):
@@ -108,7 +106,7 @@ class RequestReader(ABC):
         if end < 0:
             if len(data) >= limits.max_head_bytes:
                 raise BadRequestError(431, f"the request's head is over {limits.max_head_bytes} bytes")
-            if _BARE_LF.search(data, scanned) or _BARE_CR.search(data, scanned):
+            if BARE_LINE_END.search(data, scanned):
                 raise BadRequestError(400, "malformed request head: a bare CR or LF")
             if data:
                 self.deadline = min(self.deadline, self._server.now() + limits.head_timeout_s)

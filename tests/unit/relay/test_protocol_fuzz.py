@@ -77,6 +77,7 @@ class Message:
 @settings(max_examples=120)
 @given(wires(REQUESTS), CUTS)
 @example(BAD_LENGTH, [])
+@example(b"PRI * HTTP/2.0\r\nHost: a\r\nPOST /x HTTP/1.1\nPOST /x HTTP/1.1\r\n\r\n", [])
 def test_a_clients_bytes_mean_the_same_however_they_are_cut(wire: bytes, cuts: list[int]):
     whole, cut, trickled = (FakeClient(answers_at_once=True) for _ in range(3))
     whole.send(wire)
