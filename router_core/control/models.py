@@ -69,6 +69,10 @@ class ModelCatalog:
         by_id = {model["id"]: model for model in told}
         return tuple(_described(model, by_id) for model in listed if model.is_available)
 
+    def is_known(self, name: str) -> bool:
+        """Return whether clients may use a name, though nobody may be there for it now."""
+        return self._listed is not None and any(model.id == name for model in self._listed())
+
     async def close(self) -> None:
         """End what is being asked; whoever waits for it is gone or going."""
         if self._answer is not None:
@@ -103,7 +107,7 @@ class ModelHandlers:
         return json_response({"object": "list", "data": models}) if models else _no_models()
 
     async def get_model(self, request: web.Request) -> web.Response:
-        """Answer with one model, 404 when no worker serves it; ids may hold slashes."""
+        """Answer with one model, 503 when its workers are away, 404 when it has none; ids may hold slashes."""
         models = await self._catalog.models()
         if not models:
             return _no_models()
@@ -111,6 +115,8 @@ class ModelHandlers:
         for model in models:
             if model["id"] == wanted:
                 return json_response(model)
+        if self._catalog.is_known(wanted):  # as a request for it is answered
+            return error_response(503, "no_available_workers", f"No worker that serves {wanted!r} is available.")
         return error_response(404, "model_not_found", f"The model {wanted!r} does not exist.")
 
 

@@ -170,7 +170,7 @@ def _schemas() -> dict[str, Json]:
     schemas["Accepted"] = _object(
         status={"const": "accepted"}, worker_id=_TEXT, url=_TEXT, location=_TEXT, message=_TEXT
     )
-    policy = PolicySelection.model_json_schema(ref_template="#/components/schemas/{model}")
+    policy = PolicySelection.model_json_schema(ref_template="#/components/schemas/{model}") | {"required": ["name"]}
     schemas |= policy.pop("$defs", {})
     schemas["PolicySelection"] = {"anyOf": [{**_TEXT, "description": "Its name alone."}, policy]}
     schemas["Pool"] = _object(

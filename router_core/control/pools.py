@@ -15,6 +15,8 @@ from router_core.control.health import PolicyStatus, ProbedPool, json_response
 ReplacePolicy = Callable[[str, PolicySelection], Awaitable[None]]
 """Gives a pool another policy, or raises `StartupError` and the old one stays."""
 
+_EXAMPLE = '{"name": "round_robin"}'
+
 
 class PoolHandlers:
     """Answers `/pools` and what lies below it.
@@ -48,9 +50,11 @@ class PoolHandlers:
             return _not_found(request)
         try:
             selection = PolicySelection.model_validate(orjson.loads(await request.read()))
+            if "name" not in selection.model_fields_set:  # the settings have a default, which nobody here asked for
+                return _refused([f"policy.name: is missing; name the policy, such as {_EXAMPLE}"])
             await self._replace(pool.name, selection)
         except orjson.JSONDecodeError as error:
-            return _refused([f'the body is not JSON ({error}); send one such as {{"name": "round_robin"}}'])
+            return _refused([f"the body is not JSON ({error}); send one such as {_EXAMPLE}"])
         except ValidationError as error:
             return _refused([_sentence(each["loc"], each["msg"]) for each in error.errors(include_url=False)])
         except StartupError as error:

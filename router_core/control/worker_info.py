@@ -55,7 +55,7 @@ def worker_info(registration: Registration) -> Info:
             "worker_url": registration.url,
             "status": "processing",
             "message": message,
-            "timestamp": int(registration.registered_at),
+            "timestamp": int(registration.draining_since or registration.registered_at),
         }
     return info
 

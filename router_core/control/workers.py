@@ -97,6 +97,7 @@ class WorkerAdmin:
     async def add_url(self, request: web.Request) -> web.Response:
         """Register the worker at `?url=` and answer in text."""
         try:
+            self._refuse_rank(request.query.get("url", ""))
             url = _url_in_query(request)
             self._refuse_own_address(url)
             self._refuse_unused(WorkerRole.REGULAR, ())
@@ -111,6 +112,7 @@ class WorkerAdmin:
     async def remove_url(self, request: web.Request) -> web.Response:
         """Let the worker at `?url=` drain and answer in text."""
         try:
+            self._refuse_rank(request.query.get("url", ""))
             url = _url_in_query(request)
         except FormError as error:
             return _bad_request(str(error))
@@ -129,6 +131,12 @@ class WorkerAdmin:
     def _refuse_own_address(self, url: str) -> None:
         if self._is_own_address(url):
             raise FormError(f"url: {url} is this router itself; name a worker")
+
+    def _refuse_rank(self, url: str) -> None:
+        """Explain about ranks to those who name one, but of a registered engine only: else it may be a password."""
+        engine, _, rank = url.rpartition("@")
+        if engine and rank.isdecimal() and self._registry.at(engine) is not None:
+            raise FormError(f"url: {url} is a rank of {engine}, whose ranks join and leave together; name {engine}")
 
     def _refuse_unused(self, role: WorkerRole, models: Collection[str]) -> None:
         if (reason := self._why_unused(role, models)) is not None:
@@ -193,8 +201,9 @@ class WorkerAdmin:
         name = request.match_info["id"]
         if "://" in name:
             try:
+                self._refuse_rank(name)
                 return self._registry.at(worker_url(name)) or _not_found(name)
-            except ValueError as error:
+            except (FormError, ValueError) as error:
                 return _bad_request(str(error))
         if not _is_uuid(name):
             return _bad_request(f"{name[:80]!r} is not a worker's id; GET /workers lists them")

@@ -49,6 +49,7 @@ class Registration:
         first: The worker that joined first; it tells this registration from a later one of the same address.
         workers: The pool's members at this address: one, or one for each data-parallel rank.
         registered_at: When it joined, seconds since the epoch.
+        draining_since: When its removal began, likewise; None while it stays.
         was_ready: Whether it ever was well.
         kind: Which engine it is, `sglang` or `vllm`; None while unknown.
     """
@@ -59,6 +60,7 @@ class Registration:
         self.first = worker
         self.workers: tuple[Worker, ...] = (worker,)
         self.registered_at = registered_at
+        self.draining_since: float | None = None
         self.was_ready = worker.is_healthy
         self.kind: str | None = None
 
@@ -98,7 +100,7 @@ class WorkerRegistry:
         self._kept: Registration | None = None  # while its only worker is exchanged for another
         for worker in pool.workers:
             self._joined(worker)
-        pool.subscribe(self._joined, self._left)
+        pool.subscribe(self._joined, self._left, self._changed)
 
     @property
     def registrations(self) -> tuple[Registration, ...]:
@@ -241,6 +243,12 @@ class WorkerRegistry:
         if not registration.workers and registration is not self._kept:
             del self._by_url[registration.url], self._by_id[registration.id]
             self.keys.give(registration.url, None)
+
+    def _changed(self, worker: Worker) -> None:
+        if worker.is_draining:
+            registration = self._by_url.get(worker.base_url)
+            if registration is not None and registration.draining_since is None:
+                registration.draining_since = self._wall_clock()
 
     def _change_role(self, registration: Registration, role: WorkerRole) -> None:
         self._kept = registration

@@ -151,6 +151,13 @@ async def test_a_url_is_added_once_however_it_is_spelt():
             assert headers["Location"] == f"/workers/{known.id}"
 
 
+async def test_an_ipv6_address_is_added_once_however_it_is_spelt():
+    async with running_router([]) as router:
+        await add(router, "http://[0:0:0:0:0:0:0:1]:9")
+        assert (await call(router, "POST", "/workers", {"url": "http://[::1]:9"}))[0] == 409
+        assert (await call(router, "GET", "/list_workers"))[1] == {"urls": ["http://[::1]:9"]}
+
+
 async def test_the_router_is_not_its_own_worker():
     async with running_router([]) as router:
         for path, body in [("/workers", {"url": router.url}), (f"/add_worker?url={router.url}", None)]:
@@ -346,6 +353,8 @@ async def test_a_worker_that_is_removed_finishes_its_requests_gets_no_new_ones_a
             info = await info_of(router, worker_id)
             assert (info["status"], info["is_draining"], info["load"]) == ("draining", True, 1)
             assert info["job_status"]["job_type"] == "RemoveWorker"
+            removal = router.server.registrations.find(worker_id).draining_since
+            assert info["job_status"]["timestamp"] == int(removal), "when its removal began, not when it joined"
             assert (await call(router, "GET", "/list_workers"))[1] == {"urls": []}
 
             # It is seen to drain, and nobody is left to serve.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
+from urllib.parse import quote
 
 import pytest
+import yarl
 
 from router_core.testing.simulated_engine import SimulatedEngine
 
@@ -37,11 +39,32 @@ async def test_each_rank_is_a_candidate_and_the_engine_is_told_which(simulated_e
         original = json.dumps(chat()).encode()
         assert all(request.body.startswith(original[:-1]) for request in engine.requests)
         await router.settled(8)
-
         (info,) = (await call(router, "GET", "/workers"))[1]["workers"]
         assert (info["metadata"], info["status"], info["runtime_type"]) == ({"dp_size": "4"}, "ready", "sglang")
         assert (await call(router, "GET", "/list_workers"))[1] == {"urls": [engine.url]}
         assert (await call(router, "POST", "/flush_cache"))[1]["total_http_workers"] == 1
+
+
+async def test_who_names_a_rank_to_administration_is_told_to_name_its_engine(simulated_engine):
+    async with (
+        simulated_engine(dp_size=2) as engine,
+        running_router([engine], expect_healthy=2, dp_aware=True) as router,
+    ):
+        rank = f"{engine.url}@1"
+        for method, path in (
+            ("POST", f"/remove_worker?url={rank}"),
+            ("POST", f"/add_worker?url={rank}"),
+            ("DELETE", f"/workers/{quote(rank, safe='')}"),
+        ):
+            async with router.session.request(method, yarl.URL(router.url + path, encoded=True)) as response:
+                assert response.status == 400
+                error = (await response.json())["error"]
+                assert error == f"url: {rank} is a rank of {engine.url}, whose ranks join and leave together; " + (
+                    f"name {engine.url}"
+                )
+        async with router.session.post(f"{router.url}/remove_worker?url={engine.url}") as response:
+            assert response.status == 200
+        assert router.server.pool.workers == ()
 
 
 async def test_a_request_that_is_tried_elsewhere_names_the_other_rank_alone(simulated_engines):

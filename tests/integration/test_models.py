@@ -113,6 +113,9 @@ async def test_a_model_whose_workers_are_all_unwell_is_known_but_not_available(s
             assert (status, code) == (503, "no_available_workers")
             assert message == "No worker of model 'a' is available: 1 configured, none healthy."
             assert set(await models_of(router)) == {"b"}
+            for name, expected in (("a", (503, "no_available_workers")), ("c", (404, "model_not_found"))):
+                async with router.get(f"/v1/models/{name}") as response:
+                    assert (response.status, (await response.json())["error"]["code"]) == expected
 
 
 # --- pools of models ---
@@ -174,7 +177,7 @@ async def test_the_list_has_models_adapters_and_aliases_of_all_pools(simulated_e
             assert list(listed) == ["llama", "gpt-4", "phi", "sql"]
             assert listed["gpt-4"] == listed["llama"] | {"id": "gpt-4", "root": "llama"}
             assert listed["sql"]["parent"] == "llama"
-            for name, status in {"gpt-4": 200, "sql": 200, "absent": 404, "nobody": 404}.items():
+            for name, status in {"gpt-4": 200, "sql": 200, "absent": 503, "nobody": 404}.items():
                 async with router.get(f"/v1/models/{name}") as response:
                     assert response.status == status
             assert (await refusal(router, chat(model="absent")))[:2] == (503, "no_available_workers")

@@ -103,6 +103,9 @@ async def test_a_request_under_way_completes_with_the_policy_that_placed_it(simu
         ({"name": "round_robin", "options": {"nonsense": 1}}, "nonsense"),
         ({"name": "round_robin", "fallback": "sometimes"}, "policy.fallback"),
         ([], "policy"),
+        ({}, 'policy.name: is missing; name the policy, such as {"name": "round_robin"}'),
+        ({"fallback": "fail"}, "policy.name: is missing"),
+        ({"options": {"tag": "new"}}, "policy.name: is missing"),
     ],
 )
 async def test_a_policy_that_cannot_be_is_refused_and_the_old_one_stays(simulated_engine, policy, part):

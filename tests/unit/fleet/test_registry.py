@@ -72,6 +72,19 @@ def test_a_draining_worker_with_requests_is_no_candidate_and_leaves_after_the_la
     assert pool.workers == ()
 
 
+def test_a_draining_address_tells_when_its_removal_began() -> None:
+    pool = WorkerPool()
+    times = iter((100.0, 250.0))
+    registry = WorkerRegistry(pool, wall_clock=times.__next__)
+    registration = registry.register(Worker(A))
+    lease = a_request_on(pool.workers[0])
+    assert registration.draining_since is None
+    registry.drain(registration)
+    registry.drain(registration)
+    assert (registration.registered_at, registration.draining_since) == (100.0, 250.0)
+    lease.release()
+
+
 def test_an_address_that_is_added_again_while_it_drains_keeps_its_load_and_stays() -> None:
     pool, registry = make()
     before = registry.register(Worker(A))
