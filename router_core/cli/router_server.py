@@ -231,6 +231,7 @@ class RouterServer:
                 connections=lambda: len(relay.connections),
                 refusals=lambda: relay.refusals,
                 handshake_failures=lambda: relay.handshake_failures.counts,
+                shortages=lambda: relay.shortages.counts,
                 unrouted=lambda: {"": choice.unrouted, **{each.name: each.dispatcher.unrouted for each in self.pools}},
                 proxied_unknown=lambda: routes.proxied_unknown,
             )

@@ -26,8 +26,8 @@ class OutcomeStatus(StrEnum):
     """How an attempt ended.
 
     `client_error` is the client's own 4xx, `backpressure` a worker's 429 or 503, `error` any other 5xx or a broken
-    connection, `timeout` a limit of the router's that ran out, `cancelled` a client that went away, or a leg that was
-    ended because the other one failed.
+    connection, `timeout` a limit of the router's that ran out, `cancelled` a client that went away, a leg that was
+    ended because the other one failed, or a worker that the router had no file or port left to connect to.
     """
 
     SUCCESS = "success"

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Self
 import aiohttp
 import orjson
 
+from router_core.relay.shortage import REMEDIES, shortage_of
 from router_core.relay.tls import CertificateError, WorkerTls, describe_tls_error
 
 _MAX_REPLY_BYTES = 4 * 1024 * 1024
@@ -30,6 +31,10 @@ class EngineReplyError(Exception):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class CannotAskError(Exception):
+    """The router itself had no means to ask, which says nothing of the worker."""
 
 
 EngineKind = Literal["sglang", "vllm"]
@@ -108,6 +113,9 @@ class EngineClient:
 
         Returns:
             None when it is well, else the reason why not, for a log line.
+
+        Raises:
+            CannotAskError: If the router has no file or port left to ask with.
         """
         try:
             async with self._request("GET", base_url, endpoint, timeout_s) as response:
@@ -117,6 +125,10 @@ class EngineClient:
         except TimeoutError:
             return f"GET {endpoint} took longer than {timeout_s:g} s"
         except _CANNOT_REACH as error:
+            if isinstance(error, aiohttp.ClientConnectorError):
+                lacking = shortage_of(error.os_error, error.host, error.port or 0)
+                if lacking is not None:
+                    raise CannotAskError(REMEDIES[lacking]) from error
             return f"GET {endpoint} failed: {_described(error)}"
 
     async def fetch_models(self, base_url: str, timeout_s: float) -> list[dict[str, Any]]:

@@ -1,10 +1,11 @@
 """Health checks: one small task a worker, spread in time, and quick to notice what matters.
 
-Three cases decide when a worker is asked next:
+Four cases decide when a worker is asked next:
 
 1. It is unhealthy: every second or so, so that it is back in use soon after it is back.
 2. Somebody asked for a check, because a connection was refused or its models are in question: now.
-3. Otherwise: at the interval, give or take a tenth; the first time anywhere in the interval, so that a fleet that came
+3. The router itself had no file or port left to ask with: in a second. That says nothing of the worker.
+4. Otherwise: at the interval, give or take a tenth; the first time anywhere in the interval, so that a fleet that came
    up together is not asked together for ever.
 
 The first checks of a large fleet are spread, too: 500 a second.
@@ -24,7 +25,7 @@ from typing import Any, Protocol
 
 from router_core.contract.worker import Worker
 from router_core.fleet.background import BackgroundTasks
-from router_core.fleet.engine_client import EngineReplyError, models_and_adapters
+from router_core.fleet.engine_client import CannotAskError, EngineReplyError, models_and_adapters
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Prober(Protocol):
     """Asks a worker; `EngineClient` does."""
 
     async def check_health(self, base_url: str, endpoint: str, timeout_s: float) -> str | None:
-        """Return None when the worker is well, else why not."""
+        """Return None when the worker is well, else why not; raise `CannotAskError` if nobody could ask."""
 
     async def fetch_models(self, base_url: str, timeout_s: float) -> list[dict[str, Any]]:
         """Return the worker's models, or raise `EngineReplyError`."""
@@ -123,6 +124,7 @@ class HealthChecker:
         self._first_round: set[_Watch] = set()
         self._settled = asyncio.Event()
         self._is_running = False
+        self._has_means = True
 
     def start(self) -> None:
         """Check every worker soon and go on checking."""
@@ -176,7 +178,13 @@ class HealthChecker:
             await asyncio.sleep(delay_s)
         while True:
             watch.wake.clear()
-            reason = await self._ask(worker)
+            try:
+                reason = await self._ask(worker)
+            except CannotAskError as error:
+                self._note_means(error)
+                await asyncio.sleep(_EAGER_INTERVAL_S)
+                continue
+            self._note_means(None)
             is_healthy = watch.judge(reason is None, self._failure_threshold, self._success_threshold)
             if is_healthy and self._register is not None and not watch.is_registered:
                 await self._register(worker)
@@ -216,6 +224,15 @@ class HealthChecker:
         self._pool.learn_models(worker, *models_and_adapters(items))
         if self._identify is not None:
             self._identify(worker, items)
+
+    def _note_means(self, lacking: CannotAskError | None) -> None:
+        """Say it once when workers cannot be asked any more, and once when they can again."""
+        if self._has_means is not (lacking is None):
+            self._has_means = lacking is None
+            if lacking is not None:
+                log.error("workers cannot be checked, their health stays as it is: %s", lacking)
+            else:
+                log.info("workers can be checked again")
 
     def _set_health(self, worker: Worker, *, is_healthy: bool, reason: str | None) -> None:
         self._pool.set_health(worker, is_healthy)

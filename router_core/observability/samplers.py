@@ -167,6 +167,7 @@ def traffic_sampler(
     connections: Callable[[], int],
     refusals: Callable[[], Mapping[int, int]],
     handshake_failures: Callable[[], Mapping[str, int]],
+    shortages: Callable[[], Mapping[str, int]],
     unrouted: Callable[[], Mapping[str, Mapping[str, int]]],
     proxied_unknown: Callable[[], int],
 ) -> Sampler:
@@ -176,6 +177,7 @@ def traffic_sampler(
         connections: Clients connected now.
         refusals: Requests refused for their form, by HTTP status.
         handshake_failures: Clients that got no TLS connection, by reason.
+        shortages: Connections to workers that the router had no means to make, by what was lacking.
         unrouted: Requests no worker was picked for, by pool and reason; the pool is empty where none was found.
         proxied_unknown: Requests on paths the router does not know that were given to a worker.
     """
@@ -196,6 +198,9 @@ def traffic_sampler(
         for reason, times in handshake_failures().items():
             text = "Clients that got no TLS connection."
             yield Sample("tls_handshake_failures_total", counter, text, {"reason": reason}, times)
+        for lacking, times in shortages().items():
+            text = "Connections to workers that the router lacked something of its own for: files, ports, memory."
+            yield Sample("upstream_shortages_total", counter, text, {"lacking": lacking}, times)
         for pool, reasons in unrouted().items():
             text = "Requests answered with an error because no worker was picked, or no pool found."
             for reason, times in reasons.items():

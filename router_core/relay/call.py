@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from router_core.relay.parties import Ending
+
 if TYPE_CHECKING:
     from router_core.relay.parties import Source
     from router_core.relay.request_head import RequestHead
@@ -36,5 +38,5 @@ class Call(Protocol):
     def source_closed(self, error: str) -> None:
         """The connection is gone; `error` is empty when it was closed in good order."""
 
-    def connect_failed(self, error: str) -> None:
-        """No connection could be made."""
+    def connect_failed(self, error: str, ending: Ending = Ending.CONNECT_FAILED) -> None:
+        """No connection could be made; `ending` tells whether for want of something of the router's own."""

@@ -193,9 +193,9 @@ class Exchange(PassedAnswer):
         where = "in the middle of its answer" if self.status is not None else "before it answered"
         self._fail(Ending.CONNECTION_LOST, f"the worker's connection was lost {where}: {detail}")
 
-    def connect_failed(self, error: str) -> None:
+    def connect_failed(self, error: str, ending: Ending = Ending.CONNECT_FAILED) -> None:
         """No connection to the worker could be made."""
-        self._fail(Ending.GONE if self._is_resent else Ending.CONNECT_FAILED, error)
+        self._fail(Ending.GONE if self._is_resent and ending is Ending.CONNECT_FAILED else ending, error)
 
     # --- for the client's side ---
 

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from router_core.relay.answer_heads import AnswerHead
 from router_core.relay.call import Call
 from router_core.relay.head_memory import HeadMemory
-from router_core.relay.parties import Silence
+from router_core.relay.parties import Ending, Silence
 from router_core.relay.request_head import RequestHead
+from router_core.relay.shortage import REMEDIES, Shortages, shortage_of
 from router_core.relay.tls import CertificateError, WorkerTls, describe_tls_error
 from router_core.relay.upstream import Upstream
 
@@ -44,6 +45,7 @@ class Origin:
         limits: UpstreamLimits,
         tls: WorkerTls | None = None,
         api_key: str | None = None,
+        shortages: Shortages | None = None,
     ) -> None:
         parts = urlsplit(base_url)
         if parts.hostname is None:
@@ -57,6 +59,7 @@ class Origin:
         self.limits = limits
         self._credentials = b"" if api_key is None else b"Authorization: Bearer %b\r\n" % api_key.encode("ascii")
         self.silence = limits.silence
+        self.shortages = shortages or Shortages(loop.time)
         self.answer_heads: HeadMemory[AnswerHead] = HeadMemory()
         self._idle: list[Upstream] = []
         self._connecting: set[Connecting] = set()
@@ -160,6 +163,11 @@ class Connecting:
             self._fail(f"no connection to {origin.base_url}: {reason}")
             return
         except OSError as error:
+            lacking = shortage_of(error, origin.host, origin.port)
+            if lacking is not None:
+                origin.shortages.note(lacking, origin.base_url)
+                self._fail(f"no connection to {origin.base_url}: {REMEDIES[lacking]}", Ending.ROUTER_EXHAUSTED)
+                return
             # Without a word of its own it is the loop's, for an end of the connection in the middle of the handshake.
             reason = error.strerror or str(error) or "the worker closed it in the TLS handshake"
             self._fail(f"no connection to {origin.base_url}: {reason}")
@@ -176,10 +184,10 @@ class Connecting:
         else:
             upstream.send(exchange, is_reused=False)
 
-    def _fail(self, error: str) -> None:
+    def _fail(self, error: str, ending: Ending = Ending.CONNECT_FAILED) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.connect_failed(error)
+            exchange.connect_failed(error, ending)
 
     def abort(self) -> None:
         """Give up connecting."""

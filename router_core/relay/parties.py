@@ -18,14 +18,16 @@ class Ending(Enum):
     but COMPLETE the decider answers or sends the request again, unless the worker's answer had begun (`Exchange.status`
     is set): then the relay ends it with the listener's last words, or breaks the client's connection off.
 
-    After CONNECT_FAILED nothing was sent. GONE is a worker that could not be reached again after a kept connection to
-    it was lost: it may have begun with the request. STALLED is a worker that sent nothing for too long, WORKER_DOWN one
-    that somebody else found dead, DECLINED an answer that the listener did not want. SHUTTING_DOWN is what followers,
-    who speak for the client, hear of an answer that the router cut; the listener hears CLIENT_GONE.
+    After CONNECT_FAILED nothing was sent. ROUTER_EXHAUSTED is a router without a file or port to connect with: it says
+    nothing of the worker. GONE is a worker that could not be reached again after a kept connection to it was lost: it
+    may have begun with the request. STALLED is a worker that sent nothing for too long, WORKER_DOWN one that somebody
+    else found dead, DECLINED an answer that the listener did not want. SHUTTING_DOWN is what followers, who speak for
+    the client, hear of an answer that the router cut; the listener hears CLIENT_GONE.
     """
 
     COMPLETE = auto()
     CONNECT_FAILED = auto()
+    ROUTER_EXHAUSTED = auto()
     CONNECTION_LOST = auto()
     GONE = auto()
     BAD_ANSWER = auto()

@@ -84,9 +84,9 @@ class PassedCall(SentCall):
         detail = error or "closed by the worker"
         self._on_loss(Ending.CONNECTION_LOST, f"the worker's connection was lost before it answered: {detail}")
 
-    def connect_failed(self, error: str) -> None:
+    def connect_failed(self, error: str, ending: Ending = Ending.CONNECT_FAILED) -> None:
         """No connection could be made."""
-        self._on_loss(self._unconnected, error)
+        self._on_loss(self._unconnected(ending), error)
 
     # --- inside ---
 

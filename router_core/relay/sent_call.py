@@ -76,10 +76,9 @@ class SentCall:
         if source is not None:
             source.release(reusable=reusable)
 
-    @property
-    def _unconnected(self) -> Ending:
-        """What it means that no connection could be made: unless one was lost before, nothing was sent."""
-        return Ending.GONE if self.was_sent else Ending.CONNECT_FAILED
+    def _unconnected(self, ending: Ending) -> Ending:
+        """Return what it means that no connection could be made: unless one was lost before, nothing was sent."""
+        return Ending.GONE if self.was_sent and ending is Ending.CONNECT_FAILED else ending
 
     def _sent_again(self) -> bool:
         """Send once more, on a new connection, what a dead one took; False if there is no reason to."""

@@ -13,6 +13,7 @@ from router_core.relay.handshakes import HandshakeFailures
 from router_core.relay.origin import Origin, UpstreamLimits
 from router_core.relay.refusal import Refusal
 from router_core.relay.request_head import RequestHead
+from router_core.relay.shortage import Shortages
 from router_core.relay.tls import ServerTls, WorkerTls
 from router_core.relay.tls_listener import TlsListener
 
@@ -58,6 +59,7 @@ class RelayServer:
         refusals: Requests refused for their form, by HTTP status.
         on_refused: Told of each request that is refused before anybody was asked, for its form or its key.
         handshake_failures: Clients that got no TLS connection.
+        shortages: Connections to workers that the router had no means to make.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class RelayServer:
         self.refusals: dict[int, int] = {}
         self.on_refused: Callable[[Refusal], None] | None = None
         self.handshake_failures = HandshakeFailures(loop.time)
+        self.shortages = Shortages(loop.time)
         self.now = loop.time
         self._loop = loop
         self.goes_on = goes_on
@@ -135,6 +138,7 @@ class RelayServer:
                 limits=self._upstream_limits,
                 tls=self._worker_tls,
                 api_key=None if self._key_of is None else self._key_of(base_url),
+                shortages=self.shortages,
             )
         return origin
 

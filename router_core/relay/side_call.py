@@ -113,9 +113,9 @@ class SideCall(SentCall):
             detail = error or "closed by the worker"
             self._fail(Ending.CONNECTION_LOST, f"the worker's connection was lost before its answer ended: {detail}")
 
-    def connect_failed(self, error: str) -> None:
+    def connect_failed(self, error: str, ending: Ending = Ending.CONNECT_FAILED) -> None:
         """No connection could be made."""
-        self._fail(self._unconnected, error)
+        self._fail(self._unconnected(ending), error)
 
     # --- inside ---
 

@@ -88,7 +88,9 @@ class Dispatcher:
     # --- for attempts that failed ---
 
     def worker_failed(self, worker: Worker, ending: Ending, error: str, request_id: str) -> None:
-        """A worker did not answer a request as it should."""
+        """A worker did not answer a request as it should, unless it was the router that could not ask."""
+        if ending is Ending.ROUTER_EXHAUSTED:
+            return  # The relay says so, and not for each request.
         _log.warning("%s: %s (%s, request %r)", worker.url, error, ending.name.lower(), request_id)
         if ending in _CHECKED_AT_ONCE:
             self._on_connect_failed(worker)

@@ -10,6 +10,7 @@ from router_core.traffic.stream_error import stream_error
 _BACKPRESSURE = frozenset({429, 503})
 OUTCOME_OF_ENDING = {
     Ending.CONNECT_FAILED: OutcomeStatus.ERROR,
+    Ending.ROUTER_EXHAUSTED: OutcomeStatus.CANCELLED,
     Ending.CONNECTION_LOST: OutcomeStatus.ERROR,
     Ending.GONE: OutcomeStatus.ERROR,
     Ending.BAD_ANSWER: OutcomeStatus.ERROR,
@@ -22,6 +23,11 @@ OUTCOME_OF_ENDING = {
 # Details, such as a worker's address, are for the log.
 ANSWER_TO_ENDING = {
     Ending.CONNECT_FAILED: (502, "upstream_connection_failed", "No worker could be reached."),
+    Ending.ROUTER_EXHAUSTED: (
+        503,
+        "router_exhausted",
+        "The router has no means left to connect to a worker: ask again soon; its log says what to raise.",
+    ),
     Ending.CONNECTION_LOST: (502, "upstream_connection_lost", "The worker's connection was lost before it answered."),
     Ending.GONE: (502, "upstream_connection_lost", "The worker's connection was lost before it answered."),
     Ending.BAD_ANSWER: (502, "upstream_bad_answer", "The worker's answer was not valid HTTP."),

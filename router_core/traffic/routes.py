@@ -9,6 +9,7 @@ from collections.abc import Callable
 from router_core.contract.worker import Worker
 from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Destination, Ending, Listener
+from router_core.traffic.endings import ANSWER_TO_ENDING
 from router_core.traffic.paths import INFERENCE_PATHS
 from router_core.traffic.stored_responses import PREFIX as STORED_RESPONSES
 from router_core.traffic.stored_responses import StoredResponses
@@ -97,7 +98,9 @@ class DirectListener(Listener):
         exchange = self._exchange
         if ending is Ending.COMPLETE or ending is Ending.CLIENT_GONE or exchange.status is not None:
             return
-        if ending is Ending.TIMEOUT:
+        if ending is Ending.ROUTER_EXHAUSTED:
+            exchange.refuse(*ANSWER_TO_ENDING[ending])
+        elif ending is Ending.TIMEOUT:
             exchange.refuse(504, "upstream_timeout", "The worker did not answer in time.")
         elif self._worker is None:
             exchange.refuse(500, "internal_error", "The control plane did not answer.")

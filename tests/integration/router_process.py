@@ -51,6 +51,10 @@ class RouterProcess:
             return await self._process.wait()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         return self._process.returncode is None
 
@@ -102,7 +106,9 @@ async def listening_router(
     Told to stop, it does so without settling, unless `settings` says otherwise.
     """
     settings = {"LIMITS__SHUTDOWN_SETTLE_S": "0"} | dict(settings or {})
-    arguments = ["--host", host, "--port", str(port), "--policy", policy, "--worker-urls", *worker_urls]
+    arguments = ["--host", host, "--port", str(port), "--policy", policy]
+    if worker_urls:
+        arguments += ["--worker-urls", *worker_urls]
     async with router_process(*arguments, folder=folder, settings=settings) as router:
         line = await router.read_until("listening on ")
         router.url = re.search(r"listening on (\S+),", line).group(1)

@@ -30,7 +30,7 @@ from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Ending
 from router_core.relay.side_call import SideCall
 from router_core.traffic.dead_workers import PlacedListener
-from router_core.traffic.endings import last_words
+from router_core.traffic.endings import ANSWER_TO_ENDING, last_words
 from router_core.traffic.pd.leg import PairLeg
 from router_core.traffic.pd.linger import Linger
 from router_core.traffic.pd.next_attempt import NextAttempt
@@ -213,6 +213,8 @@ class PairAttempt(PlacedListener):
             self._replay(call.answer, call.content)
         elif ending is Ending.COMPLETE:
             self._answer(502, "prefill_failed", f"The prefill worker answered {status}.")
+        elif ending is Ending.ROUTER_EXHAUSTED:
+            self._answer(*ANSWER_TO_ENDING[ending])
         elif ending is Ending.CONNECT_FAILED:
             self._answer(502, "upstream_connection_failed", "No prefill worker could be reached.")
         else:

@@ -82,6 +82,7 @@ def test_what_happens_before_a_worker_is_picked_shows() -> None:
             connections=lambda: 12,
             refusals=lambda: {413: 2},
             handshake_failures=lambda: {"no_tls": 3},
+            shortages=lambda: {"files": 4},
             unrouted=lambda: {"default": unrouted},
             proxied_unknown=lambda: 0,
         )
@@ -92,5 +93,6 @@ def test_what_happens_before_a_worker_is_picked_shows() -> None:
         "router_core_client_connections_active 12.0",
         'router_core_refused_requests_total{status="413"} 2.0',
         'router_core_tls_handshake_failures_total{reason="no_tls"} 3.0',
+        'router_core_upstream_shortages_total{lacking="files"} 4.0',
         'router_core_unrouted_requests_total{pool="default",reason="no_available_workers"} 4.0',
     } <= lines(registry)

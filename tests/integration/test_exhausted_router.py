@@ -1,0 +1,107 @@
+"""The router itself has no file left to open: its clients are told so, and no worker is blamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import resource
+
+import pytest
+
+from .router_process import RouterProcess, listening_router
+from .support import RawClient
+
+pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process: Linux alone")
+
+QUICK_CHECKS = {"HEALTH__INTERVAL_S": "0.05", "HEALTH__FAILURE_THRESHOLD": "1"}
+
+
+@contextlib.contextmanager
+def no_file_left(router: RouterProcess):
+    """Let the router open no further file; those it has stay."""
+    before = resource.prlimit(router.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(router.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(router.pid, resource.RLIMIT_NOFILE, before)
+
+
+async def accepted(client: RawClient) -> None:
+    """Wait until the router has taken the connection."""
+    client.writer.write(b"GET /health HTTP/1.1\r\nhost: router\r\n\r\n")
+    assert (await client.read_answer())[0] == 200
+
+
+async def asked(client: RawClient, path: str = "/v1/chat/completions") -> tuple[int, str]:
+    client.send(path=path)
+    status, body = await client.read_answer()
+    return status, json.loads(body).get("error", {}).get("code", "")
+
+
+async def figures(client: RawClient, name: str) -> list[float]:
+    client.writer.write(b"GET /metrics HTTP/1.1\r\nhost: router\r\n\r\n")
+    _, body = await client.read_answer()
+    return [
+        float(value) for value in re.findall(rf"^router_core_{name}(?:{{.*}})? (\S+)$", body.decode(), re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])  # a name is looked up, which takes files as well
+async def test_a_router_without_files_says_so_and_blames_no_worker(simulated_engine, host):
+    async with simulated_engine() as engine:
+        url = engine.url.replace("127.0.0.1", host)
+        async with (
+            listening_router(url, settings=QUICK_CHECKS) as router,
+            await RawClient.connect(router.url) as client,
+        ):
+            await accepted(client)
+            with no_file_left(router):
+                assert {await asked(client) for _ in range(25)} == {(503, "router_exhausted")}
+                await router.read_until("workers cannot be checked")
+                assert await figures(client, "worker_health") == [1]
+                assert await figures(client, "worker_circuit_state") == [0]
+                assert await figures(client, "worker_requests_active") == [0]
+                assert await figures(client, "upstream_shortages_total") == [25]
+            await router.read_until("workers can be checked again")
+            assert await asked(client) == (200, "")
+        said = [line for line in router.lines if "no connection to" in line]
+        assert len(said) == 1
+        assert f"no connection to {url}: the router has as many files open as it may; raise that (ulimit -n)" in said[0]
+        assert not [line for line in router.lines if "unhealthy" in line or "circuit" in line]
+
+
+async def test_a_pair_whose_legs_cannot_be_sent_blames_neither_worker(simulated_engine):
+    pd = {"PD__PROTOCOL": "sglang"} | QUICK_CHECKS
+    async with simulated_engine() as prefill, simulated_engine() as decode:
+        settings = pd | {"PD__PREFILL": prefill.url, "PD__DECODE": decode.url}
+        async with (
+            listening_router(settings=settings) as router,
+            await RawClient.connect(router.url) as client,
+        ):
+            for _ in range(2):
+                await router.read_until(" is healthy")
+            await accepted(client)
+            with no_file_left(router):
+                assert {await asked(client) for _ in range(12)} == {(503, "router_exhausted")}
+                assert await figures(client, "worker_health") == [1, 1]
+                assert await figures(client, "worker_circuit_state") == [0, 0]
+                assert await figures(client, "worker_requests_active") == [0, 0]
+
+
+async def test_a_stored_response_that_cannot_be_fetched_is_not_its_workers_fault(simulated_engine):
+    async with (
+        simulated_engine() as engine,
+        listening_router(engine.url, settings={"LIMITS__UPSTREAM_IDLE_TIMEOUT_S": "0.001"}) as router,
+        await RawClient.connect(router.url) as client,
+    ):
+        client.send({"model": "simulated-model", "input": "Hello."}, "/v1/responses")
+        _, body = await client.read_answer()
+        request = f"GET /v1/responses/{json.loads(body)['id']} HTTP/1.1\r\nhost: router\r\n\r\n".encode()
+        with no_file_left(router):
+            status = 200
+            while status == 200:  # as long as the connection of the request before is not too old
+                client.writer.write(request)
+                status, body = await client.read_answer()
+        assert (status, json.loads(body)["error"]["code"]) == (503, "router_exhausted")
