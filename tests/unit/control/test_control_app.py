@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -121,6 +122,24 @@ async def test_a_probe_does_not_take_post() -> None:
         response = await client.post("/health")
         assert response.status == 405
         assert set(response.headers["Allow"].split(",")) == {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/nothing"), ("POST", "/health"), ("GET", "/v1/chat/completions")]
+)
+async def test_refused_requests_leave_no_work_to_the_garbage_collector(method: str, path: str) -> None:
+    def left() -> int:
+        return sum(type(each) is web.Request for each in gc.get_objects())
+
+    async with control() as client:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                assert (await client.request(method, path)).status in (404, 405)
+            assert left() <= 2  # of the connections that are still open
+        finally:
+            gc.enable()
 
 
 async def test_an_unforeseen_failure_is_a_500_that_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
