@@ -30,7 +30,13 @@ def health_checker(
 ) -> HealthChecker:
     """Return what checks all workers, and learns what they are; it has yet to be started."""
     health = config.health
-    registrar = Registrar(registrations, client, timeout_s=health.timeout_s)
+    registrar = Registrar(
+        registrations,
+        client,
+        timeout_s=health.timeout_s,
+        splits=config.dp_aware,
+        learns_ports=config.pd.is_on and config.pd.protocol == "sglang",
+    )
     return HealthChecker(
         fleet,
         client,
@@ -41,7 +47,7 @@ def health_checker(
         success_threshold=health.success_threshold,
         random=random.Random(),  # noqa: S311  # spreads checks in time
         on_change=on_change,
-        register=registrar.register if config.dp_aware else None,
+        register=registrar.register,
         identify=registrar.identify,
     )
 

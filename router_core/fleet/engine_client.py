@@ -49,12 +49,14 @@ class EngineFacts:
         models: Ids of the models it serves, in its order.
         adapters: The LoRA adapters it has loaded, by name, each with the model it belongs to.
         dp_size: How many data-parallel ranks it has; None when it does not say (vLLM never does).
+        bootstrap_port: Where its bootstrap server listens; None when it does not say.
     """
 
     kind: EngineKind | None = None
     models: tuple[str, ...] = ()
     adapters: Mapping[str, str] = field(default_factory=dict)
     dp_size: int | None = None
+    bootstrap_port: int | None = None
 
 
 class EngineReply(NamedTuple):
@@ -268,13 +270,18 @@ def _facts(items: list[dict[str, Any]], server: dict[str, Any], model: dict[str,
     if not models and not adapters:
         told = (server.get("served_model_name"), model.get("served_model_name"), *_paths(server), *_paths(model))
         models = [next((name for name in told if isinstance(name, str) and name), "")]
-    dp_size = server.get("dp_size")
+    dp_size, bootstrap_port = _whole(server.get("dp_size")), _whole(server.get("disaggregation_bootstrap_port"))
     return EngineFacts(
         kind=_kind(items, server, model),
         models=tuple(dict.fromkeys(filter(None, models))),
         adapters=adapters,
-        dp_size=dp_size if isinstance(dp_size, int) and not isinstance(dp_size, bool) and dp_size > 0 else None,
+        dp_size=dp_size,
+        bootstrap_port=bootstrap_port if bootstrap_port is not None and bootstrap_port < 65536 else None,
     )
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def engine_kind(items: Iterable[Mapping[str, Any]]) -> EngineKind | None:

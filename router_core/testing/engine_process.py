@@ -134,7 +134,9 @@ async def _serve(options: argparse.Namespace) -> None:
                 role=options.role,
                 connector=options.connector,
                 bootstrap_port=options.bootstrap_port + index if options.bootstrap_port else 0,
+                transfer_s=options.transfer,
                 transfer_timeout_s=options.transfer_timeout,
+                recomputes=options.recomputes,
                 kept_requests=0,
             )
             await stack.enter_async_context(engine)
@@ -177,6 +179,10 @@ def _parser() -> argparse.ArgumentParser:
     connectors = ("nixl", "nixl-push", "mooncake", "p2p")
     parser.add_argument("--connector", choices=connectors, default="nixl", help="how vLLM moves KV (%(default)s)")
     parser.add_argument("--bootstrap-port", type=int, default=0, help="of the first; 0 for free ones")
+    parser.add_argument("--transfer", type=float, default=0.0, help="seconds a KV cache takes to the other engine")
     parser.add_argument("--transfer-timeout", type=float, default=30.0, help="seconds a KV cache is kept or awaited")
+    parser.add_argument(
+        "--recomputes", action="store_true", help="a vLLM decode engine may do the prefill, as real ones"
+    )
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input ends")
     return parser

@@ -58,6 +58,17 @@ async def test_the_body_reaches_both_legs_byte_for_byte_but_for_the_insertion():
         assert json.loads(bodies[0])["bootstrap_port"] == prefill.bootstrap_port
 
 
+async def test_a_bootstrap_port_that_nobody_said_is_learned_from_the_engine():
+    async with (
+        SimulatedEngine(name="prefill", pd="sglang", role="prefill") as prefill,
+        SimulatedEngine(name="decode", pd="sglang", role="decode") as decode,
+        running_pair_router([prefill], [decode], pd={"prefill": [prefill.url], "decode": [decode.url]}) as router,
+    ):
+        assert await router.ask()
+        assert json.loads(prefill.requests[-1].body)["bootstrap_port"] == prefill.bootstrap_port
+        await assert_nothing_is_left(prefill, decode)
+
+
 async def test_a_client_cannot_name_a_bootstrap_server():
     async with pair() as (prefill, decode, router):
         theirs = {"bootstrap_host": "10.0.0.1", "bootstrap_port": 1, "bootstrap_room": 7}

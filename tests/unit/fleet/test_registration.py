@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router_core.contract.membership import WorkerSpec
-from router_core.contract.worker import Worker
+from router_core.contract.worker import Worker, WorkerRole
 from router_core.fleet.engine_client import EngineFacts
 from router_core.fleet.membership.roster import Roster
 from router_core.fleet.pool import WorkerPool
@@ -38,7 +38,7 @@ def urls(pool: WorkerPool) -> list[str]:
 
 
 async def register(registry: WorkerRegistry, worker: Worker, facts: EngineFacts, meanwhile: object = None) -> None:
-    await Registrar(registry, Client(facts, meanwhile), timeout_s=1).register(worker)
+    await Registrar(registry, Client(facts, meanwhile), timeout_s=1, splits=True).register(worker)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,31 @@ async def test_a_label_tells_for_an_engine_that_does_not(label: str, count: int)
 async def test_a_rank_is_not_asked_again() -> None:
     _, registry = make(Worker(f"{A}@0", base_url=A))
     client = Client(EngineFacts("sglang", dp_size=3))
-    await Registrar(registry, client, timeout_s=1).register(registry.registrations[0].workers[0])
+    await Registrar(registry, client, timeout_s=1, splits=True).register(registry.registrations[0].workers[0])
     assert client.asked == 0
+
+
+async def test_a_prefill_workers_bootstrap_port_is_learned_if_nobody_said_it() -> None:
+    labels = {"zone": "a", "bootstrap_port": "1"}
+    _, registry = make(
+        Worker(A, role=WorkerRole.PREFILL, labels={"zone": "a"}),
+        Worker("http://told", role=WorkerRole.PREFILL, labels=labels),
+        Worker("http://decode", role=WorkerRole.DECODE),
+    )
+    client = Client(EngineFacts("sglang", bootstrap_port=8998))
+    registrar = Registrar(registry, client, timeout_s=1, learns_ports=True)
+    for registration in registry.registrations:
+        await registrar.register(registration.workers[0])
+    learned, told, decode = (registration.workers[0].labels for registration in registry.registrations)
+    assert (learned, told, decode) == ({"zone": "a", "bootstrap_port": "8998"}, labels, {})
+    assert client.asked == 1
+
+
+async def test_ranks_inherit_the_bootstrap_port_that_was_learned() -> None:
+    pool, registry = make(Worker(A, role=WorkerRole.PREFILL))
+    client = Client(EngineFacts("sglang", dp_size=2, bootstrap_port=8998))
+    await Registrar(registry, client, timeout_s=1, splits=True, learns_ports=True).register(pool.workers[0])
+    assert [worker.labels["bootstrap_port"] for worker in pool.workers] == ["8998", "8998"]
 
 
 def test_a_list_of_models_tells_which_engine_it_is_and_what_is_known_stays_known() -> None:
