@@ -1,4 +1,4 @@
-"""Policies rank on two small workloads as they always did; the same for whoever runs it, for the simulator is exact.
+"""Policies rank on three small workloads as they always did; the same for whoever runs it, for the simulator is exact.
 
 When a change moves a rank on purpose, the order below changes with it, and `make quality` shows what it means at size.
 """
@@ -21,14 +21,18 @@ SESSIONS = Scenario(
 )
 """Conversations before a fleet that is rather busy, a few of them long."""
 
+HOT_PROMPT = Scenario(synthetic("hot_prompt", requests=2000), FleetPlan.uniform(8, cache_tokens=100_000), rate=49)
+"""A prompt that is most of the traffic: whoever leaves it on the workers that had it first falls behind."""
+
 
 @pytest.mark.parametrize(
     ("scenario", "best_first"),
     [
         (PREFIXES, ["predicted_latency", "weighted", "lmetric", "consistent_hash", "random"]),
         (SESSIONS, ["predicted_latency", "consistent_hash", "power_of_two", "random", "cache_aware"]),
+        (HOT_PROMPT, ["predicted_latency", "cache_aware", "random"]),
     ],
-    ids=["shared_prefixes", "sessions"],
+    ids=["shared_prefixes", "sessions", "hot_prompt"],
 )
 def test_no_policy_falls_behind_one_that_was_worse(scenario, best_first):
     result = compare(scenario, [*best_first, "oracle_pooled"], seeds=2)
