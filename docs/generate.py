@@ -20,7 +20,7 @@ from pathlib import Path
 from prometheus_client.metrics_core import Metric
 
 from router_core.cli.describe_policy import describe
-from router_core.cli.launch.flags import Composes, Flag, Moot, PolicyOption, Refused, Sets, flags_of
+from router_core.cli.launch.flags import Composes, Flag, Moot, Origin, PolicyOption, Refused, Sets, flags_of
 from router_core.cli.launch.router_args import RouterArgs
 from router_core.cli.main import _COMMANDS
 from router_core.config import iter_fields
@@ -195,15 +195,29 @@ def presets() -> str:
 
 def launch_flags() -> str:
     """Return each flag of `launch` with its default and what is done with it."""
+    return _flags_from("sglang-router")
+
+
+def vllm_flags() -> str:
+    """Return each flag that vllm-router alone has, likewise."""
+    return _flags_from("vllm-router")
+
+
+def own_flags() -> str:
+    """Return each flag of `launch` that neither has, likewise."""
+    return _flags_from("router-core")
+
+
+def _flags_from(origin: Origin) -> str:
     rows = [
         row(f"`{each.option}`", "" if each.default in (None, [], False) else f"`{each.default}`", _fate(each))
         for each in flags_of(RouterArgs)
+        if each.origin == origin
     ]
     return table(("flag", "default", "what is done with it"), rows)
 
 
 def _fate(each: Flag) -> str:
-    ours = " Not a flag of sglang-router." if each.is_ours else ""
     match each.fate:
         case Sets(path=path, note=note):
             text = f"Sets `{path}`. {note}"
@@ -215,7 +229,7 @@ def _fate(each: Flag) -> str:
             text = f"No effect: {reason}."
         case Refused(remedy=remedy):
             text = f"Refused: {remedy}."
-    return text.strip() + ours
+    return text.strip()
 
 
 # --- metrics ---
@@ -383,6 +397,8 @@ REGIONS: dict[str, Callable[[], str]] = {
     "policies": policies,
     "cli-serve": lambda: command("serve"),
     "launch-flags": launch_flags,
+    "launch-flags-vllm": vllm_flags,
+    "launch-flags-own": own_flags,
     "cli-policies": lambda: command("policies"),
     "cli-demo": lambda: command("demo"),
     "cli-simulate": lambda: command("simulate"),

@@ -35,6 +35,7 @@ def health_checker(
         client,
         timeout_s=health.timeout_s,
         splits=config.dp_aware,
+        dp_size=config.dp_size or 1,
         learns_ports=config.pd.is_on and config.pd.protocol == "sglang",
     )
     return HealthChecker(

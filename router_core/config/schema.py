@@ -160,6 +160,9 @@ class RouterConfig(Section):
     dp_aware: bool = False
     """Let the policy choose among an engine's data-parallel ranks: each is a worker of its own, `URL@RANK`."""
 
+    dp_size: Annotated[int, Field(ge=1, le=1024), BeforeValidator(not_bool)] | None = None
+    """Ranks of an engine that does not tell how many it has, as vLLM; a worker's label `dp_size` goes before it."""
+
     app_dir: Path | None = None
     """Folder in which `module:Class` names are looked up; unset takes the config file's, else the working directory."""
 
@@ -243,6 +246,13 @@ class RouterConfig(Section):
 
     pd: PdConfig = PdConfig()
     """Prefill/decode disaggregation."""
+
+    @field_validator("dp_size")
+    @classmethod
+    def _is_of_ranks(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and not info.data.get("dp_aware"):
+            raise ContradictionError("is for routing to ranks; add dp_aware: true, or leave it out", "dp_aware")
+        return value
 
     @field_validator("pd")
     @classmethod

@@ -3,7 +3,7 @@
 1. Which engine it is: its list of models tells, which is asked for anyway.
 2. Where an SGLang prefill worker's bootstrap server listens, if nobody said.
 3. If it is wished, its data-parallel ranks: it becomes one worker for each of them, `url@rank`. SGLang tells how many,
-   by other paths; vLLM does not, so the label `dp_size` says it.
+   by other paths; vLLM does not, so the label `dp_size` says it, or a setting for all.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Registrar:
         client: Asks them.
         timeout_s: Seconds each of their answers may take.
         splits: Whether an engine with several ranks becomes a worker for each.
+        dp_size: How many one has that neither tells nor has the label.
         learns_ports: Whether prefill workers have bootstrap servers.
     """
 
@@ -48,12 +49,14 @@ class Registrar:
         *,
         timeout_s: float,
         splits: bool = False,
+        dp_size: int = 1,
         learns_ports: bool = False,
     ) -> None:
         self._registry = registry
         self._client = client
         self._timeout_s = timeout_s
         self._splits = splits
+        self._dp_size = dp_size
         self._learns_ports = learns_ports
 
     def identify(self, worker: Worker, models: Sequence[Mapping[str, Any]]) -> None:
@@ -85,7 +88,7 @@ class Registrar:
             self._registry.describe(registration, labels=labels)
         if not self._splits:
             return
-        dp_size = facts.dp_size or _declared_size(worker)
+        dp_size = facts.dp_size or _declared_size(worker) or self._dp_size
         if dp_size > MAX_RANKS:
             log.warning("worker %s tells of %d data-parallel ranks: taken as one worker", worker.url, dp_size)
         elif dp_size > 1 and not worker.is_draining:
@@ -93,6 +96,6 @@ class Registrar:
             log.info("worker %s has %d data-parallel ranks, a worker each", worker.url, dp_size)
 
 
-def _declared_size(worker: Worker) -> int:
+def _declared_size(worker: Worker) -> int | None:
     text = worker.labels.get(DP_SIZE_LABEL, "")
-    return int(text) if text.isascii() and text.isdigit() else 1
+    return int(text) if text.isascii() and text.isdigit() else None

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 _KEY = "launch"
 
@@ -75,6 +75,7 @@ class Refused:
     remedy: str
 
 
+Origin = Literal["sglang-router", "vllm-router", "router-core"]
 Fate = Sets | PolicyOption | Composes | Moot | Refused
 
 
@@ -89,7 +90,7 @@ class Flag:
         fate: What the router does with it.
         help: What it does, in a sentence.
         form: How argparse takes it.
-        is_ours: Whether sglang-router has no such flag.
+        origin: Whose flag it is; those that sglang-router and vllm-router share are the former's.
         is_prefixed: Whether it takes the prefix when there is one.
     """
 
@@ -99,7 +100,7 @@ class Flag:
     fate: Fate
     help: str
     form: Mapping[str, Any]  # Any: what argparse takes
-    is_ours: bool
+    origin: Origin
     is_prefixed: bool
 
     @property
@@ -123,7 +124,7 @@ def flag(
     name: str | None = None,
     type: Callable[[str], object] | None = None,
     cli_default: Any = MISSING,
-    is_ours: bool = False,
+    origin: Origin = "sglang-router",
     is_prefixed: bool = True,
     **form: Any,
 ) -> Any:  # Any: a dataclass field that stands for its value
@@ -136,7 +137,7 @@ def flag(
         name: The flag, without dashes; None takes the field's name.
         type: What argparse makes of the text; None takes the default's type.
         cli_default: The flag's default where it differs from the field's.
-        is_ours: Whether sglang-router has no such flag.
+        origin: Whose flag it is; those that sglang-router and vllm-router share are the former's.
         is_prefixed: Whether it takes the prefix when there is one.
         **form: What else argparse takes.
     """
@@ -151,7 +152,7 @@ def flag(
         "fate": fate,
         "help": help,
         "form": MappingProxyType(form),
-        "is_ours": is_ours,
+        "origin": origin,
         "is_prefixed": is_prefixed,
     }
     if isinstance(default, list | dict):
@@ -160,12 +161,12 @@ def flag(
 
 
 def flags_of(arguments: type) -> Iterator[Flag]:
-    """Yield the flags of a dataclass in order."""
-    for field in dataclasses.fields(arguments):
-        parts = field.metadata.get(_KEY)
-        if parts is not None:
-            name = parts["name"] or field.name.replace("_", "-")
-            yield Flag(field=field.name, **{**parts, "name": name})
+    """Yield the flags of a dataclass in order, those of its bases last."""
+    fields = [field for field in dataclasses.fields(arguments) if _KEY in field.metadata]
+    for field in sorted(fields, key=lambda field: field.name not in vars(arguments)["__annotations__"]):
+        parts = field.metadata[_KEY]
+        name = parts["name"] or field.name.replace("_", "-")
+        yield Flag(field=field.name, **{**parts, "name": name})
 
 
 def default_of(arguments: type, name: str) -> object:

@@ -23,8 +23,12 @@ def decode_urls(given: Sequence[Sequence[str]] | None) -> list[str]:
     return [words[0] for words in given or ()]
 
 
-def key_value_pairs(given: Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:
+def key_value_pairs(option: str, given: Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:
     """Return what `KEY=VALUE ...` says, the pairs in one word or several.
+
+    Args:
+        option: The flag, for messages.
+        given: What it was given.
 
     Raises:
         ValueError: If something is no pair.
@@ -35,7 +39,7 @@ def key_value_pairs(given: Sequence[str] | Mapping[str, str] | None) -> dict[str
     for item in (word for text in given or () for word in text.split()):
         key, equals, value = item.partition("=")
         if not equals or not key:
-            raise ValueError(f"{item!r} is not KEY=VALUE; write {key or 'KEY'}=VALUE")
+            raise ValueError(f"{option} {item}: is not KEY=VALUE; write {option} {key or 'KEY'}=VALUE")
         pairs[key] = value
     return pairs
 

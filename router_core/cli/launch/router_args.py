@@ -1,4 +1,5 @@
-"""`RouterArgs`: every argument of sglang-router 0.3.2 with its default, and what this router does with it.
+"""`RouterArgs`: every argument of sglang-router 0.3.2 with its default, and what this router does with it. Those that
+vllm-router alone has are in `vllm_args.py`.
 
 Field names, flags and defaults are that router's, so that launch scripts and training frameworks need to change an
 import at most. What a field does here is said by its fate (`flags.py`); `settings.py` makes the router's config of all.
@@ -7,12 +8,14 @@ import at most. What a field does here is said by its fate (`flags.py`); `settin
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from router_core.cli.launch.flags import Composes, Moot, PolicyOption, Refused, Sets, flag, flags_of
 from router_core.cli.launch.forms import control_plane_keys, decode_urls, key_value_pairs, policy_options, prefill_urls
+from router_core.cli.launch.vllm_args import VllmRouterArgs
 
 _PREFIX = "router"
 _CACHE_AWARE = PolicyOption(("cache_aware",))
@@ -29,7 +32,7 @@ def _in_seconds(milliseconds: float) -> float:
 
 
 @dataclass
-class RouterArgs:
+class RouterArgs(VllmRouterArgs):
     """The arguments of `launch`, for use from Python.
 
     `add_cli_args` and `from_cli_args` are what frameworks call that put the router's flags among their own.
@@ -97,10 +100,14 @@ class RouterArgs:
         cli_default=None,
         action="append",
         metavar="KEY=VALUE",
-        is_ours=True,
+        origin="router-core",
     )
     app_dir: str | None = flag(
-        None, Sets("app_dir"), "Folder in which module:Class names are looked up.", metavar="FOLDER", is_ours=True
+        None,
+        Sets("app_dir"),
+        "Folder in which module:Class names are looked up.",
+        metavar="FOLDER",
+        origin="router-core",
     )
     cache_threshold: float = flag(0.3, _CACHE_AWARE, "Share of a prompt that must be known to follow it.")
     balance_abs_threshold: int = flag(
@@ -111,7 +118,7 @@ class RouterArgs:
     max_tree_size: int = flag(67108864, _CACHE_AWARE, "Characters the prefix tree may hold.")
     bucket_adjust_interval_secs: int = flag(
         5,
-        Refused("the policy bucket is not there; name another and leave it out"),
+        Refused("the policy bucket is not there; leave it out"),
         "Seconds between two fits of buckets.",
     )
     max_idle_secs: int = flag(14400, _MANUAL, "Seconds after which an unused routing key is forgotten.")
@@ -125,13 +132,7 @@ class RouterArgs:
 
     # --- prefill/decode beyond sglang-router ---
     pd_protocol: str | None = flag(
-        None, Sets("pd.protocol"), "Protocol between prefill and decode workers.", metavar="NAME", is_ours=True
-    )
-    vllm_pd_disaggregation: bool = flag(
-        False, Composes(("pd.enabled", "pd.protocol")), "Pairs of vLLM workers, as vllm-router calls it.", is_ours=True
-    )
-    kv_connector: str | None = flag(
-        None, Sets("pd.options.connector"), "How vLLM workers move KV caches, as in vllm-router.", is_ours=True
+        None, Sets("pd.protocol"), "Protocol between prefill and decode workers.", metavar="NAME", origin="router-core"
     )
 
     # --- limits ---
@@ -206,10 +207,10 @@ class RouterArgs:
     )
     log_level: str | None = flag(
         None,
-        Sets("log_level"),
+        Sets("log_level", lambda level: "error" if level == "critical" else level, "`critical` counts as `error`."),
         "Least level of what is logged.",
         cli_default="info",
-        choices=["debug", "info", "warn", "error"],
+        choices=["debug", "info", "warn", "warning", "error", "critical"],
     )
     prometheus_port: int | None = flag(
         None, Sets("prometheus_port"), "Port of the metrics.", type=int, cli_default=29000
@@ -360,14 +361,14 @@ class RouterArgs:
         return cls(**values)
 
 
-_FORMS = {
+_FORMS: Mapping[str, Callable[[Any], object]] = {
     "prefill_urls": prefill_urls,
     "decode_urls": decode_urls,
     "control_plane_api_keys": control_plane_keys,
-    "selector": key_value_pairs,
-    "prefill_selector": key_value_pairs,
-    "decode_selector": key_value_pairs,
-    "jwt_role_mapping": key_value_pairs,
+    "selector": partial(key_value_pairs, "--selector"),
+    "prefill_selector": partial(key_value_pairs, "--prefill-selector"),
+    "decode_selector": partial(key_value_pairs, "--decode-selector"),
+    "jwt_role_mapping": partial(key_value_pairs, "--jwt-role-mapping"),
     "policy_options": policy_options,
 }
 

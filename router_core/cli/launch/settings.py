@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from router_core.cli.launch.absent_policies import why_absent
 from router_core.cli.launch.flags import Composes, Flag, Moot, PolicyOption, Refused, Sets, default_of, flags_of
 from router_core.cli.launch.router_args import RouterArgs
 from router_core.config import RouterConfig, Setting, config_of
@@ -11,6 +12,10 @@ from router_core.contract.errors import StartupError
 
 _COLLECTOR_PORTS = (":4317", ":4318")
 """Where collectors listen for OTLP over gRPC, which sglang-router speaks, and over HTTP, which we do."""
+
+_ANNOTATION = "sglang.ai/bootstrap-port"
+_VLLM_ANNOTATION = "vllm.ai/bootstrap-port"
+"""Where vllm-router looks for a pod's bootstrap port."""
 
 _KUBERNETES = {
     "selector": "selector",
@@ -58,6 +63,15 @@ def _problems(arguments: RouterArgs) -> Iterator[str]:
             yield f"{each.option}: is an option of {owners}, and the policy is {arguments.policy}; leave it out"
         elif each.field in _KUBERNETES and not arguments.service_discovery:
             yield f"{each.option}: is for Kubernetes; add --service-discovery, or leave it out"
+        elif each.field == "otlp_traces_endpoint" and not arguments.enable_trace:
+            yield f"{each.option}: is for traces; add --enable-trace, or leave it out"
+        elif each.field == "kv_connector" and arguments.kv_connector == "moriio":
+            yield f"{each.option} moriio: is not there; give the engines one of nixl, mooncake and p2p, and name it"
+        elif each.field == "kv_connector" and not _is_for_vllm_pairs(arguments):
+            yield f"{each.option}: is for pairs of vLLM workers; add --vllm-pd-disaggregation, or leave it out"
+    for option in ("policy", "prefill_policy", "decode_policy"):
+        if (reason := why_absent(getattr(arguments, option) or "")) is not None:
+            yield f"--{option.replace('_', '-')}: {reason}"
 
 
 def _settings(arguments: RouterArgs) -> Iterator[Setting]:
@@ -93,13 +107,19 @@ def _composed(each: Flag, arguments: RouterArgs) -> Iterator[Setting]:
         case "vllm_pd_disaggregation" if arguments.vllm_pd_disaggregation:
             yield _setting("pd.enabled", True, each)
             yield _setting("pd.protocol", "vllm", each)
+        case "kv_connector" if _is_for_vllm_pairs(arguments):
+            yield _setting("pd.options.connector", arguments.kv_connector, each)
+        case "intra_node_data_parallel_size" if arguments.intra_node_data_parallel_size != 1:
+            yield _setting("dp_aware", True, each)
+            yield _setting("dp_size", arguments.intra_node_data_parallel_size, each)
         case "disable_retries" if arguments.disable_retries:
             yield _setting("retries.max_attempts", 1, each)
         case "prometheus_host" if arguments.prometheus_port is not None and arguments.prometheus_host is not None:
             yield _setting("prometheus_host", arguments.prometheus_host, each)
         case "service_discovery" if arguments.service_discovery:
             options = {option: getattr(arguments, name) for name, option in _KUBERNETES.items()}
-            options["bootstrap_port_annotation"] = arguments.bootstrap_port_annotation
+            is_vllm = arguments.vllm_pd_disaggregation and arguments.bootstrap_port_annotation == _ANNOTATION
+            options["bootstrap_port_annotation"] = _VLLM_ANNOTATION if is_vllm else arguments.bootstrap_port_annotation
             given = {option: value for option, value in options.items() if value}
             yield _setting("membership", [{"name": "kubernetes", "options": given}], each)
         case "enable_trace" if arguments.enable_trace:
@@ -110,6 +130,10 @@ def _composed(each: Flag, arguments: RouterArgs) -> Iterator[Setting]:
             yield _setting("worker_api_key", arguments.api_key, each)
         case "control_plane_api_keys" if arguments.control_plane_api_keys:
             yield _setting("auth.keys", [_key(*parts) for parts in arguments.control_plane_api_keys], each)
+
+
+def _is_for_vllm_pairs(arguments: RouterArgs) -> bool:
+    return arguments.vllm_pd_disaggregation or arguments.pd_protocol == "vllm"
 
 
 def _options_of(policy: str, arguments: RouterArgs) -> dict[str, object]:

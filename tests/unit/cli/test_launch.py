@@ -76,6 +76,26 @@ def test_pairs_of_vllm_workers_are_named_as_in_its_router():
     assert (config.pd.protocol, config.pd.options) == ("vllm", {"connector": "mooncake"})
 
 
+def test_ranks_of_engines_that_do_not_tell_are_counted_as_in_vllms_router():
+    config = config_from(parsed("--intra-node-data-parallel-size", "4", "--worker-urls", "http://w:1"))
+    assert (config.dp_aware, config.dp_size) == (True, 4)
+    config = config_from(parsed("--intra-node-data-parallel-size", "1"))
+    assert (config.dp_aware, config.dp_size) == (False, None)
+
+
+def test_pods_of_vllms_pairs_say_their_bootstrap_port_as_for_its_router():
+    arguments = ("--service-discovery", "--prefill-selector", "a=b", "--decode-selector", "c=d")
+    for flag, annotation in (("--vllm-pd-disaggregation", "vllm.ai"), ("--pd-disaggregation", "sglang.ai")):
+        (source,) = config_from(parsed(flag, *arguments)).membership
+        assert source.options["bootstrap_port_annotation"] == f"{annotation}/bootstrap-port"
+
+
+def test_log_levels_of_both_routers_are_taken():
+    given = ("debug", "info", "warn", "warning", "error", "critical")
+    levels = [config_from(parsed("--log-level", level)).log_level for level in given]
+    assert levels == ["debug", "info", "warning", "warning", "error", "error"]
+
+
 def test_discovery_becomes_a_source_of_membership():
     config = config_from(
         parsed("--service-discovery", "--selector", "app=vllm", "tier=prod", "--service-discovery-port", "8000")
@@ -107,7 +127,7 @@ def test_keys_protect_both_doors_and_are_given_to_workers():
 )
 def test_traces_are_sent_to_the_collectors_http_port(argv, endpoint):
     assert config_from(parsed("--enable-trace", *argv)).tracing.endpoint == endpoint
-    assert config_from(parsed(*argv)).tracing.endpoint is None
+    assert config_from(parsed()).tracing.endpoint is None
 
 
 def test_an_option_of_the_policy_may_be_given_for_anyones_policy():
@@ -124,6 +144,16 @@ def test_an_option_of_the_policy_may_be_given_for_anyones_policy():
         (("--history-backend", "redis"), "--history-backend: is not honoured"),
         (("--policy", "random", "--cache-threshold", "0.5"), "is an option of cache_aware, and the policy is random"),
         (("--selector", "a=b"), "--selector: is for Kubernetes; add --service-discovery"),
+        (("--selector", "nonsense", "--service-discovery"), "--selector nonsense: is not KEY=VALUE; write --selector"),
+        (("--otlp-traces-endpoint", "foo:4317"), "--otlp-traces-endpoint: is for traces; add --enable-trace"),
+        (("--policy", "bucket"), "--policy: the policy bucket of other routers is not there: predicted_latency"),
+        (("--pd-disaggregation", "--prefill-policy", "bucket"), "--prefill-policy: the policy bucket of other routers"),
+        (("--kv-event-block-size", "32"), "--kv-event-block-size: is not honoured: the router needs no KV events"),
+        (("--vllm-discovery-address", "0.0.0.0:1"), "--vllm-discovery-address: is not honoured: workers do not report"),
+        (("--vllm-pd-disaggregation", "--kv-connector", "moriio"), "--kv-connector moriio: is not there"),
+        (("--kv-connector", "mooncake"), "--kv-connector: is for pairs of vLLM workers; add --vllm-pd-disaggregation"),
+        (("--wasm-middleware-route", "/v1"), "--wasm-middleware-route: is not honoured"),
+        (("--intra-node-data-parallel-size", "0"), "dp_size: 0 does not fit; give a whole number"),
         (("--worker-urls", "10.0.0.1:8000"), "worker_urls[0]: '10.0.0.1:8000' lacks http://"),
         (("--retry-jitter-factor", "7"), "retries.jitter"),
         (("--prefill", "http://p:1", "x", "--decode", "http://d:1"), "--prefill http://p:1 x: 'x' is no port"),

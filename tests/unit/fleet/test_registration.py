@@ -73,6 +73,14 @@ async def test_a_label_tells_for_an_engine_that_does_not(label: str, count: int)
     assert len(pool.workers) == count
 
 
+@pytest.mark.parametrize(("told", "label", "count"), [(None, None, 4), (2, None, 2), (None, "3", 3), (None, "1", 1)])
+async def test_the_number_for_all_counts_where_neither_engine_nor_label_tells(told, label, count) -> None:
+    pool, registry = make(Worker(A, labels={} if label is None else {"dp_size": label}))
+    client = Client(EngineFacts("vllm") if told is None else EngineFacts("sglang", dp_size=told))
+    await Registrar(registry, client, timeout_s=1, splits=True, dp_size=4).register(pool.workers[0])
+    assert len(pool.workers) == count
+
+
 async def test_a_rank_is_not_asked_again() -> None:
     _, registry = make(Worker(f"{A}@0", base_url=A))
     client = Client(EngineFacts("sglang", dp_size=3))
