@@ -278,6 +278,7 @@ def full_registry(*compat: str) -> MetricsRegistry:
         traffic_sampler(
             connections=lambda: 1,
             refusals=lambda: {400: 1},
+            client_stalls=lambda: 1,
             handshake_failures=lambda: {"no_tls": 3},
             shortages=lambda: {"files": 4},
             unrouted=lambda: {"default": {"no_available_workers": 1}},

@@ -230,6 +230,7 @@ class RouterServer:
             traffic_sampler(
                 connections=lambda: len(relay.connections),
                 refusals=lambda: relay.refusals,
+                client_stalls=lambda: relay.client_stalls,
                 handshake_failures=lambda: relay.handshake_failures.counts,
                 shortages=lambda: relay.shortages.counts,
                 unrouted=lambda: {"": choice.unrouted, **{each.name: each.dispatcher.unrouted for each in self.pools}},

@@ -97,6 +97,9 @@ class LimitsConfig(Section):
     keep_alive_timeout_s: Seconds = 75
     """Seconds an idle client connection stays open."""
 
+    client_stall_timeout_s: Seconds | None = 300
+    """Seconds a client may take nothing of an answer that waits for it; then it is cut off and its worker freed."""
+
     connect_timeout_s: Seconds = 10
     """Seconds to open a connection to a worker."""
 

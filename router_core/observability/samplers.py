@@ -166,6 +166,7 @@ def traffic_sampler(
     *,
     connections: Callable[[], int],
     refusals: Callable[[], Mapping[int, int]],
+    client_stalls: Callable[[], int],
     handshake_failures: Callable[[], Mapping[str, int]],
     shortages: Callable[[], Mapping[str, int]],
     unrouted: Callable[[], Mapping[str, Mapping[str, int]]],
@@ -176,6 +177,7 @@ def traffic_sampler(
     Args:
         connections: Clients connected now.
         refusals: Requests refused for their form, by HTTP status.
+        client_stalls: Clients cut off because they took nothing of their answer for too long.
         handshake_failures: Clients that got no TLS connection, by reason.
         shortages: Connections to workers that the router had no means to make, by what was lacking.
         unrouted: Requests no worker was picked for, by pool and reason; the pool is empty where none was found.
@@ -195,6 +197,13 @@ def traffic_sampler(
         for status, times in refusals().items():
             text = "Requests refused for their form: malformed, too large or too slow."
             yield Sample("refused_requests_total", counter, text, {"status": str(status)}, times)
+        yield Sample(
+            "client_stalls_total",
+            counter,
+            "Clients cut off because they took nothing of an answer for limits.client_stall_timeout_s.",
+            {},
+            client_stalls(),
+        )
         for reason, times in handshake_failures().items():
             text = "Clients that got no TLS connection."
             yield Sample("tls_handshake_failures_total", counter, text, {"reason": reason}, times)

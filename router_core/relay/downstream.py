@@ -15,6 +15,7 @@ from router_core.relay.peer_address import peer_address
 from router_core.relay.refusal import CODES, Refusal
 from router_core.relay.request_head import BadRequestError, RequestHead
 from router_core.relay.request_reader import NEVER, RequestReader
+from router_core.relay.unread import Unread
 
 if TYPE_CHECKING:
     from router_core.relay.server import RelayServer
@@ -35,7 +36,7 @@ class Downstream(RequestReader, asyncio.Protocol):
     waiting for an answer (`_exchange` is set), or lingering after a refusal until the client has read it.
     """
 
-    __slots__ = ("_transport", "_exchange", "_is_clogged", "_is_lingering", "_is_reading", "_is_parsing")
+    __slots__ = ("_transport", "_exchange", "_is_clogged", "_is_lingering", "_is_reading", "_is_parsing", "_unread")
 
     def __init__(self, server: RelayServer) -> None:
         super().__init__(server)
@@ -45,6 +46,7 @@ class Downstream(RequestReader, asyncio.Protocol):
         self._is_lingering = False
         self._is_reading = True
         self._is_parsing = False
+        self._unread: Unread | None = None  # since the first look at a client that reads too slowly
 
     # --- asyncio.Protocol ---
 
@@ -93,6 +95,7 @@ class Downstream(RequestReader, asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client caught up."""
         self._is_clogged = False
+        self._unread = None
         if self._exchange is not None:
             self._exchange.resume()
         else:
@@ -136,9 +139,18 @@ class Downstream(RequestReader, asyncio.Protocol):
         return self._exchange
 
     def look(self, now: float) -> None:
-        """Called now and then: a worker may be silent for too long."""
-        if self._exchange is not None:
-            self._exchange.look(now)
+        """Called now and then: a worker may be silent for too long, or a client take nothing for too long."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if self._is_clogged and self._is_stalled(now):
+            server = self._server
+            server.client_stalls += 1
+            exchange.code = "client_stalled"
+            self._hang_up(f"the client took nothing for {server.limits.client_stall_timeout_s:g} s")
+            self._reset()
+        else:
+            exchange.look(now)
 
     def expire(self) -> None:
         """The deadline has passed."""
@@ -180,6 +192,14 @@ class Downstream(RequestReader, asyncio.Protocol):
             self._transport.abort()
         else:
             self._reset()
+
+    def _is_stalled(self, now: float) -> bool:
+        limit_s = self._server.limits.client_stall_timeout_s
+        if limit_s is None:
+            return False
+        if self._unread is None:
+            self._unread = Unread(self._transport, now)
+        return self._unread.still_s(now) >= limit_s
 
     # --- reading ---
 
@@ -231,10 +251,10 @@ class Downstream(RequestReader, asyncio.Protocol):
 
     # --- ending ---
 
-    def _hang_up(self) -> None:
+    def _hang_up(self, why: str = "the client closed its connection") -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.client_gone()
+            exchange.client_gone(why)
             if exchange.on_over is not None:
                 exchange.on_over()
 

@@ -29,7 +29,7 @@ class Exchange(PassedAnswer):
         model: For whoever decides: the model that a worker must have to serve it, None when any will do.
         status: The worker's HTTP status once its answer has begun, else None.
         error: What went wrong, for the log and the error body; empty when nothing did.
-        code: The fixed word of the error that the router itself answered with; empty when it did not.
+        code: The fixed word of the error that the router itself answered with, or gave the client up for; else empty.
         request_id: Names the request, in logs and to worker and client; empty until somebody has named it.
         request_fields: Whole header lines to send to the worker beside those of `head`.
         answer_fields: Whole header lines to send to the client; a worker's lines of the same names stay behind.
@@ -199,10 +199,10 @@ class Exchange(PassedAnswer):
 
     # --- for the client's side ---
 
-    def client_gone(self) -> None:
-        """The client hung up: the worker must stop at once."""
+    def client_gone(self, why: str = "the client closed its connection") -> None:
+        """The client hung up, or is taken for gone: the worker must stop at once."""
         self._is_abandoned = True
-        self._fail(Ending.CLIENT_GONE, "the client closed its connection")
+        self._fail(Ending.CLIENT_GONE, why)
 
     def expire(self) -> None:
         """The time for the whole exchange is over."""

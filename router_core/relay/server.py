@@ -34,6 +34,7 @@ class DownstreamLimits:
         body_timeout_s: Between two reads of a body.
         keep_alive_timeout_s: Between two requests.
         request_timeout_s: For a whole exchange, streams included.
+        client_stall_timeout_s: For a client to take any of what waits for it; None for as long as it likes.
     """
 
     max_connections: int = 16384
@@ -43,6 +44,7 @@ class DownstreamLimits:
     body_timeout_s: float = 60.0
     keep_alive_timeout_s: float = 75.0
     request_timeout_s: float = 1800.0
+    client_stall_timeout_s: float | None = 300.0
 
 
 class RelayServer:
@@ -59,6 +61,7 @@ class RelayServer:
         refusals: Requests refused for their form, by HTTP status.
         on_refused: Told of each request that is refused before anybody was asked, for its form or its key.
         handshake_failures: Clients that got no TLS connection.
+        client_stalls: Clients that were cut off because they took nothing of their answer for too long.
         shortages: Connections to workers that the router had no means to make.
     """
 
@@ -94,6 +97,7 @@ class RelayServer:
         self.refusals: dict[int, int] = {}
         self.on_refused: Callable[[Refusal], None] | None = None
         self.handshake_failures = HandshakeFailures(loop.time)
+        self.client_stalls = 0
         self.shortages = Shortages(loop.time)
         self.now = loop.time
         self._loop = loop

@@ -206,6 +206,34 @@ async def test_a_client_that_reads_slowly_holds_back_its_worker_alone(authority:
         assert received == size
 
 
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_a_client_that_takes_nothing_is_given_up_and_its_worker_freed(authority: Authority, is_tls: bool, caplog):
+    endless = [Read(), Send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"), Send(b"x" * 2**26)]
+    caplog.set_level("INFO", "router_core.access")
+    context = authority.client() if is_tls else None
+    async with (
+        ScriptedServer(lambda index: [Read(), HEALTHY] if index == 0 else endless) as worker,
+        running_router(
+            [worker],
+            tls=authority.files("router") if is_tls else {},
+            limits={"client_stall_timeout_s": 0.2},
+            access_log="errors",
+            client_tls=context or True,
+        ) as router,
+        await RawClient.connect(router.url, ssl=context, limit=1024) as slow,
+    ):
+        slow.writer.transport.pause_reading()
+        slow.send()
+        outcomes = await router.settled(1)
+        assert [outcome.status for outcome in outcomes] == [OutcomeStatus.CANCELLED]
+        await worker.wait_closed()
+        metrics = await router.metrics()
+        (stalls,) = metrics["router_core_client_stalls_total"]
+        assert stalls.value == 1
+        (line,) = (record.fields for record in caplog.records if hasattr(record, "fields"))
+        assert (line["ending"], line["code"]) == ("client_gone", "client_stalled")
+
+
 async def test_a_refused_request_is_told_why_over_tls(authority: Authority):
     async with (
         SimulatedEngine(name="a") as engine,

@@ -1,6 +1,7 @@
 """Streams pass event by event, and nobody sends faster than the other side reads."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -129,6 +130,46 @@ async def test_a_client_that_never_reads_its_stream_is_cut_off_when_the_request_
         await worker.wait_closed()
         await until(lambda: not router.server.connections)
         assert router.endings == [Ending.TIMEOUT]
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+async def test_a_client_that_takes_nothing_of_its_stream_frees_its_worker_in_time(relay, until, head):
+    fountain = Fountain(head)
+    async with ScriptedServer(fountain) as worker, relay(worker.url, client_stall_timeout_s=100) as router:
+        client = await router.connect()
+        client.writer.transport.pause_reading()
+        client.send(GET)
+        await until(lambda: any(connection._is_clogged for connection in router.server.connections))
+        await stalled(fountain)
+        router.pass_time(1)  # it is seen to read slowly
+        router.pass_time(99)
+        assert (router.endings, len(router.server.connections)) == ([], 1)
+        router.pass_time(1)
+        await worker.wait_closed()
+        await until(lambda: not router.server.connections)
+        assert (router.endings, router.server.client_stalls) == ([Ending.CLIENT_GONE], 1)
+        assert router.followers[0].exchange.error == "the client took nothing for 100 s"
+        client.writer.transport.resume_reading()
+        with pytest.raises(ConnectionResetError):  # what it has is not the whole
+            await client.rest()
+
+
+@pytest.mark.parametrize("limit_s", [100, None])
+async def test_a_client_that_takes_a_little_now_and_then_keeps_its_stream(relay, until, limit_s):
+    fountain = Fountain(b"HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n")
+    async with ScriptedServer(fountain) as worker, relay(worker.url, client_stall_timeout_s=limit_s) as router:
+        with socket.create_connection(router.address) as client:
+            client.sendall(GET)
+            await until(lambda: any(connection._is_clogged for connection in router.server.connections))
+            await stalled(fountain)
+            for _ in range(5):
+                router.pass_time(90)
+                if limit_s is not None:
+                    client.recv(262_144, socket.MSG_WAITALL)
+                    await stalled(fountain)
+            assert router.endings == []
+            assert router.server.client_stalls == 0
+        await worker.wait_closed()
 
 
 async def test_what_a_client_pipelines_is_read_only_up_to_a_bound(relay, until):

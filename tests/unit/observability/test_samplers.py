@@ -81,6 +81,7 @@ def test_what_happens_before_a_worker_is_picked_shows() -> None:
         traffic_sampler(
             connections=lambda: 12,
             refusals=lambda: {413: 2},
+            client_stalls=lambda: 1,
             handshake_failures=lambda: {"no_tls": 3},
             shortages=lambda: {"files": 4},
             unrouted=lambda: {"default": unrouted},
