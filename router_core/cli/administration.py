@@ -114,6 +114,7 @@ class Administration:
             health_endpoint=self._config.health.endpoint,
             signals=self._signals.look,
             log_level=LogLevelHandlers(log_level, set_log_level),
+            error_code_header=self._config.error_code_header,
             administers=for_administrators or self._config.admin_port is None,
         )
 
@@ -134,7 +135,11 @@ class Administration:
         """
         config, loop = self._config, asyncio.get_running_loop()
         relay = RelayServer(
-            not_ready, limits=downstream_limits(config), upstream_limits=upstream_limits(config), loop=loop
+            not_ready,
+            limits=downstream_limits(config),
+            upstream_limits=upstream_limits(config),
+            loop=loop,
+            error_code_header=config.error_code_header,
         )
         relay.handshake_failures = clients.handshake_failures  # one figure for both
         listener = AdminListener(relay, await control_origin(stack, app))

@@ -67,7 +67,7 @@ class Gate:
             self._keys,
             admitted=routes.handle,
             forward_keys=self._auth.forward_keys,
-            open_metrics=self._auth.open_metrics,
+            open_paths=self._auth.open_paths,
             is_routed_unknown=routes.routes_unknown,
         )
         self.admission = Admission(
@@ -87,7 +87,7 @@ class Gate:
             self._keys,
             admitted=handle,
             forward_keys=True,
-            open_metrics=self._auth.open_metrics,
+            open_paths=self._auth.open_paths,
             is_routed_unknown=lambda path: False,  # noqa: ARG005  # named as callers pass it
         )
         access.refusals = self.access.refusals  # one figure for all of them
@@ -107,9 +107,9 @@ class Gate:
 
         def take() -> None:
             self._auth, self._keys, self._limits = auth, keys, limits
-            self.access.set_keys(keys, forward_keys=auth.forward_keys, open_metrics=auth.open_metrics)
+            self.access.set_keys(keys, forward_keys=auth.forward_keys, open_paths=auth.open_paths)
             for _, access, _ in self._others:
-                access.set_keys(keys, forward_keys=True, open_metrics=auth.open_metrics)
+                access.set_keys(keys, forward_keys=True, open_paths=auth.open_paths)
             self.admission.set_limits(limits, keys)
             self._stand_in_the_way()
             _log.info("reloaded: %d API keys, limits %s", len(keys), "on" if self.admission.is_needed else "off")

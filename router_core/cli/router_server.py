@@ -177,6 +177,7 @@ class RouterServer:
             worker_tls=certificates.workers,
             key_of=keys.of,
             goes_on=header_choice(config.forward_headers),
+            error_code_header=config.error_code_header,
         )
         keys.subscribe(relay.forget_origin)
         shared = SharedTraffic(

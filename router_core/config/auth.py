@@ -16,6 +16,10 @@ DEFAULT_KEY = "default"
 
 Scope = Literal["inference", "admin", "metrics"]
 Priority = Literal["low", "normal", "high"]
+OpenPath = Literal[
+    "/v1/models", "/get_model_info", "/get_server_info", "/health_generate", "/engine_metrics", "/metrics"
+]
+"""What may be opened to everybody: nothing that changes something, or tells of clients."""
 
 
 def _key_text(key: SecretStr) -> SecretStr:
@@ -116,5 +120,5 @@ class AuthConfig(Section):
     forward_keys: bool = False
     """Send the key that opened the router on to the worker as well; else it stays here."""
 
-    open_metrics: bool = False
-    """Serve `/metrics` of the main port without a key; the separate port never asks for one."""
+    open_paths: Annotated[tuple[OpenPath, ...], BeforeValidator(split_words)] = ()
+    """What everybody may read without a key, beside the probes; the separate metrics port never asks for one."""

@@ -199,6 +199,9 @@ class RouterConfig(Section):
     decision_headers: Literal["off", "on_request", "always"] = "off"
     """Tell clients worker, policy and reason in `x-router-*` headers; `on_request` if they send `x-router-debug: 1`."""
 
+    error_code_header: Literal["x-smg-error-code", "x-router-error-code"] | None = None
+    """A header that tells the code of the router's own errors too, as gateways do; unset leaves it to the body."""
+
     admin_host: Word | None = None
     """Address of the port for administration; unset takes 127.0.0.1."""
 

@@ -39,6 +39,7 @@ def create_control_app(
     health_endpoint: str = "/health",
     signals: Callable[[], Iterable[SignalFacts]] = tuple,
     log_level: LogLevelHandlers | None = None,
+    error_code_header: str | None = None,
     administers: bool = True,
     replace_policy: ReplacePolicy | None = None,
 ) -> web.Application:
@@ -60,11 +61,12 @@ def create_control_app(
         health_endpoint: The path on which workers are checked.
         signals: Returns the state of what decisions rest on.
         log_level: Reads and changes the level of the log.
+        error_code_header: The header that tells the code of an error as well; None for none.
         administers: Whether administration is served here; else its paths say that it has an address of its own.
         replace_policy: Gives a pool another policy.
     """
     catalog = ModelCatalog(pools, fetch_models, listed=listed_models)
-    app = json_app()
+    app = json_app(error_code_header)
     inference_paths = tuple(inference_paths)
 
     async def close(app: web.Application) -> None:  # noqa: ARG001  # aiohttp hands it to every clean-up

@@ -17,6 +17,12 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class ErrorResponse(web.Response):
+    """An error answer; it knows its `code` until its headers are sent."""
+
+    code = ""
+
+
 def error_response(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return an error answer.
 
@@ -27,14 +33,30 @@ def error_response(status: int, code: str, message: str, headers: Mapping[str, s
         headers: Headers beside the usual ones.
     """
     body = error_body(status, code, message)
-    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+    response = ErrorResponse(status=status, body=body, content_type="application/json", headers=headers)
+    response.code = code
+    return response
 
 
-def json_app() -> web.Application:
-    """Return an application without routes whose errors are JSON."""
+def json_app(error_code_header: str | None = None) -> web.Application:
+    """Return an application without routes whose errors are JSON.
+
+    Args:
+        error_code_header: The header that tells their code as well; None for none.
+    """
     app = web.Application(middlewares=[errors_as_json])
     app.on_response_prepare.append(_hide_server)
+    if error_code_header is not None:
+        app.on_response_prepare.append(_tells_code(error_code_header))
     return app
+
+
+def _tells_code(header: str) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    async def tell(request: web.Request, response: web.StreamResponse) -> None:  # noqa: ARG001  # a signal's form
+        if isinstance(response, ErrorResponse):
+            response.headers[header] = response.code
+
+    return tell
 
 
 @web.middleware

@@ -40,10 +40,11 @@ _NAMED = {
 }
 _GROUPS: dict[Group, str] = {
     "inference": "Answered by workers. Where API keys are set, each wants one with the scope `inference`.",
-    "models": "Wants any key, where keys are set.",
-    "metrics": "Wants a key with the scope `metrics` or `admin`, where keys are set; `auth.open_metrics` opens it.",
+    "models": "Wants any key, where keys are set; `auth.open_paths` may open the list.",
+    "metrics": "Wants a key with the scope `metrics` or `admin`, where keys are set; `auth.open_paths` may open it.",
     "probes": "For supervisors and balancers. Wants no key.",
-    "administration": "Wants a key with the scope `admin`, where keys are set. `admin_port` moves it elsewhere.",
+    "administration": "Wants a key with the scope `admin`, where keys are set and `auth.open_paths` does not open it. "
+    "`admin_port` moves it elsewhere.",
 }
 _IN_WORDS = {
     200: "Done.",

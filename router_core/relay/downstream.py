@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from router_core.relay.exchange import SHUTTING_DOWN, Exchange
 from router_core.relay.framing import FramingError
-from router_core.relay.local_answer import error_body, local_answer
+from router_core.relay.local_answer import error_body, local_answer, with_error_code
 from router_core.relay.peer_address import peer_address
 from router_core.relay.refusal import CODES, Refusal
 from router_core.relay.request_head import BadRequestError, RequestHead
@@ -107,6 +107,11 @@ class Downstream(RequestReader, asyncio.Protocol):
     def may_stay_open(self) -> bool:
         """Whether the connection may live on after the answer."""
         return not self._server.is_draining
+
+    @property
+    def error_code_header(self) -> str | None:
+        """The header that tells the code of an error of the router's own; None for none."""
+        return self._server.error_code_header
 
     def answered(self, *, keep_alive: bool) -> None:
         """The answer is written; go on with the next request or close."""
@@ -281,7 +286,8 @@ class Downstream(RequestReader, asyncio.Protocol):
         fields = b"" if self._server.refusal_fields is None else self._server.refusal_fields(self._head)
         self._head, self._buffer, self._body = None, b"", []
         body = error_body(status, code, str(refusal))
-        self.write(local_answer(status, body, refusal.headers, keep_alive=False, fields=fields))
+        headers = with_error_code(refusal.headers, self.error_code_header, code)
+        self.write(local_answer(status, body, headers, keep_alive=False, fields=fields))
         self._is_lingering = True
         self.deadline = self._server.now() + _LINGER_S
         if self._transport.can_write_eof():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from router_core.relay.closing_events import closing_events
 from router_core.relay.declined_answer import DeclinedAnswer
 from router_core.relay.framing import UntilCloseBody
-from router_core.relay.local_answer import error_body, local_answer
+from router_core.relay.local_answer import error_body, local_answer, with_error_code
 from router_core.relay.parties import Client, Destination, Ending, Follower, Listener, Source
 from router_core.relay.passed_answer import PassedAnswer
 from router_core.relay.request_head import RequestHead
@@ -141,6 +141,7 @@ class Exchange(PassedAnswer):
     def refuse(self, status: int, code: str, message: str, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Answer the client ourselves, with an error; see `error_body`."""
         self.code = code
+        headers = with_error_code(headers, self._client.error_code_header, code)
         self.respond(status, error_body(status, code, message), headers)
 
     def respond_declined(self) -> bool:

@@ -22,6 +22,11 @@ def error_body(status: int, code: str, message: str) -> bytes:
     return orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
 
 
+def with_error_code(headers: Iterable[tuple[str, str]], name: str | None, code: str) -> Iterable[tuple[str, str]]:
+    """Return an error's headers with the one that tells its code, if there is one."""
+    return headers if name is None else (*headers, (name, code))
+
+
 def local_answer(
     status: int,
     body: bytes,

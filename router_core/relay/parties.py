@@ -117,6 +117,10 @@ class Client(Protocol):
         """Whether the router lets connections live on after an answer."""
 
     @property
+    def error_code_header(self) -> str | None:
+        """The header that tells the code of an error of the router's own; None for none."""
+
+    @property
     def deadline(self) -> float:
         """When the time for the whole exchange is over, in loop time."""
 

@@ -58,6 +58,7 @@ class RelayServer:
         is_closed: Whether it has ceased to listen: idle connections close, and new ones are not taken.
         goes_on: Tells which headers workers get; None lets all pass but cookies.
         refusal_fields: Returns whole header lines for a refusal, given the request's head if that was read.
+        error_code_header: The header that tells the code of an error of the router's own; None for none.
         refusals: Requests refused for their form, by HTTP status.
         on_refused: Told of each request that is refused before anybody was asked, for its form or its key.
         handshake_failures: Clients that got no TLS connection.
@@ -75,6 +76,7 @@ class RelayServer:
         worker_tls: WorkerTls | None = None,
         key_of: Callable[[str], str | None] | None = None,
         goes_on: Callable[[bytes], bool] | None = None,
+        error_code_header: str | None = None,
     ) -> None:
         """Make ready; nothing is opened yet.
 
@@ -86,7 +88,9 @@ class RelayServer:
             worker_tls: How workers at `https://` are spoken to.
             key_of: Returns the API key that replaces the client's credentials at an address, None for none.
             goes_on: Tells which headers workers get, by lower-case name; None lets all pass but cookies.
+            error_code_header: See the class.
         """
+        self.error_code_header = error_code_header
         self.handle = handle
         self.check_early: Callable[[RequestHead], None] | None = None
         self.refusal_fields: Callable[[RequestHead | None], bytes] | None = None

@@ -17,6 +17,7 @@ PROBES = frozenset({b"/health", b"/liveness", b"/readiness"})
 
 _METRICS = b"/metrics"
 _MODELS = b"/v1/models"
+_READING = (b"GET", b"HEAD")
 _CREDENTIALS = (b"authorization", b"x-api-key")
 _REALM = 'Bearer realm="router-core"'
 
@@ -52,7 +53,7 @@ class AccessControl:
         keys: All keys there are.
         admitted: Takes the requests that may pass.
         forward_keys: Leave the key that opened the router in the head that goes to the worker.
-        open_metrics: Let everybody read `/metrics`.
+        open_paths: What everybody may read, beside the probes.
         is_routed_unknown: Tells whether a path that is none of the known ones goes to a worker.
 
     Attributes:
@@ -65,18 +66,18 @@ class AccessControl:
         *,
         admitted: Callable[[Exchange], None],
         forward_keys: bool,
-        open_metrics: bool,
+        open_paths: Iterable[str],
         is_routed_unknown: Callable[[bytes], bool],
     ) -> None:
         self.refusals: dict[str, int] = {}
         self._admitted = admitted
         self._is_routed_unknown = is_routed_unknown
-        self.set_keys(keys, forward_keys=forward_keys, open_metrics=open_metrics)
+        self.set_keys(keys, forward_keys=forward_keys, open_paths=open_paths)
 
-    def set_keys(self, keys: Iterable[ApiKey], *, forward_keys: bool, open_metrics: bool) -> None:
+    def set_keys(self, keys: Iterable[ApiKey], *, forward_keys: bool, open_paths: Iterable[str]) -> None:
         """Take these keys and rules from now on; requests that were let in go on."""
         self._forward_keys = forward_keys
-        self._open_paths = PROBES | {_METRICS} if open_metrics else PROBES
+        self._open_paths = frozenset(path.encode() for path in open_paths)
         self._holders: Mapping[bytes, KeyHolder] = {
             key.digest: KeyHolder(key.name, frozenset(key.scopes) | _implied(key.scopes)) for key in keys
         }
@@ -106,8 +107,11 @@ class AccessControl:
 
     def _check(self, head: RequestHead) -> _Pass:
         holders = self._holders
-        # A query may ask a probe for details, which are not for everybody.
-        if head.path in self._open_paths and (head.target == head.path or head.path == _METRICS):
+        # 1. A query may ask a probe for details, which are not for everybody.
+        # 2. What is open is so for reading alone.
+        if (head.path in PROBES and head.target == head.path) or (
+            head.path in self._open_paths and head.method in _READING
+        ):
             return _Pass(holders, None, head)
         holder, carriers = self._holder_of(head)
         if holder is None:

@@ -89,6 +89,16 @@ class BodyPrompt:
         return chained_block_hashes(self.text, self.namespace)
 
     @property
+    def is_object(self) -> bool:
+        """Whether the body is a JSON object; one without fields is parsed again to tell."""
+        if self.fields:
+            return True
+        try:
+            return isinstance(orjson.loads(self._body), dict)
+        except orjson.JSONDecodeError:
+            return False
+
+    @property
     def fields(self) -> dict[str, Any]:
         """The body's JSON object, empty when it is none."""
         if self._fields is None:

@@ -11,7 +11,10 @@ from router_core.relay.request_head import RequestHead
 ANY = "*"
 _ORIGIN, _METHOD, _HEADERS = b"origin", b"access-control-request-method", b"access-control-request-headers"
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
-_EXPOSED = "x-request-id, x-router-worker, x-router-policy, x-router-reason, retry-after, location"
+_EXPOSED = (
+    "x-request-id, x-router-worker, x-router-policy, x-router-reason, retry-after, location, "
+    "x-smg-error-code, x-router-error-code"
+)
 _HEADER_NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z, \t-]{1,4096}")
 _MAX_AGE_S = 600
 

@@ -14,7 +14,7 @@ from router_core.fleet.model_directory import ModelDirectory, ModelView, Route
 from router_core.relay.exchange import Exchange
 from router_core.traffic.body_prompt import BodyPrompt
 from router_core.traffic.dispatcher import Dispatcher
-from router_core.traffic.model_name import named_model, with_model
+from router_core.traffic.model_name import is_form, named_model, with_model
 
 _KEY = b'"model"'
 _EARLY_BYTES = 64
@@ -69,6 +69,9 @@ class PoolChoice:
         if name is None:
             route = self._without_name(view, lora)
             if route is None:
+                if not prompt.is_object and not is_form(exchange.head):
+                    self._refuse(exchange, 400, "invalid_json", "The body must be a JSON object.")
+                    return
                 known = _listed(view.routes)
                 message = f"Several models are served here: name one in the field `model`. Known are {known}."
                 self._refuse(exchange, 400, "model_required", message)

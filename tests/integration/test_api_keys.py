@@ -8,10 +8,13 @@ import hashlib
 import logging
 import re
 import signal
+from typing import get_args
 
 import pytest
 
 from router_core.api import PolicyConfig, hookimpl
+from router_core.config import Setting, config_of
+from router_core.config.auth import OpenPath
 from router_core.contract.errors import StartupError
 from router_core.testing.scripted_server import Read, ScriptedServer, answer
 from router_core.testing.simulated_engine import SimulatedEngine
@@ -180,13 +183,36 @@ async def test_every_key_may_see_the_models():
             assert await status_of(router, "GET", "/v1/models", bearer(key)) == 200
 
 
-async def test_open_metrics_need_no_key(simulated_engine):
+OPEN_PATHS = get_args(OpenPath)
+
+
+async def test_what_is_open_needs_no_key_for_reading_and_nothing_else_is(simulated_engine):
     async with (
         simulated_engine() as engine,
-        running_router([engine], auth={"api_key": BOTH, "open_metrics": True}) as router,
+        running_router([engine], auth={"api_key": BOTH, "open_paths": OPEN_PATHS}) as router,
     ):
-        assert await status_of(router, "GET", "/metrics") == 200
-        assert await status_of(router, "GET", "/workers") == 401
+        for path in OPEN_PATHS:
+            assert await status_of(router, "GET", path) == 200, path
+            assert await status_of(router, "GET", f"{path}?x=1") == 200, path
+            assert await status_of(router, "POST", path) == 401, path
+        for method, path in [*INFERENCE_REQUESTS, *ADMIN_REQUESTS]:
+            if path not in OPEN_PATHS:
+                assert await status_of(router, method, path) == 401, path
+        for path in (*DISGUISES, "/v1/models/", "/v1/models/simulated-model", "/metrics/..", "/get_loads"):
+            async with await RawClient.connect(router.url) as client:
+                client.writer.write(f"GET {path} HTTP/1.1\r\nhost: r\r\n\r\n".encode())
+                assert (await client.read_answer())[0] == 401, path
+
+
+async def test_what_is_not_said_to_be_open_is_closed():
+    async with closed_router() as router:
+        for path in OPEN_PATHS:
+            assert await status_of(router, "GET", path) == 401
+
+
+async def test_a_path_that_changes_something_cannot_be_opened():
+    with pytest.raises(StartupError, match=r"auth.open_paths\[0\]: '/workers' does not fit; give one of /v1/models"):
+        config_of([Setting(("auth", "open_paths"), ["/workers"], "test")])
 
 
 async def test_the_separate_metrics_port_asks_for_no_key(simulated_engine):

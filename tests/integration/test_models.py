@@ -118,6 +118,21 @@ async def test_a_model_whose_workers_are_all_unwell_is_known_but_not_available(s
                     assert (response.status, (await response.json())["error"]["code"]) == expected
 
 
+async def test_a_body_that_is_no_json_is_told_from_one_that_names_no_model(simulated_engines):
+    async with simulated_engines(2) as engines:
+        engines[0].models, engines[1].models = ("a",), ("b",)
+        async with running_router(engines, models=[{"name": "a"}]) as router:
+            for body, code in (
+                (b"{bad", "invalid_json"),
+                (b"", "invalid_json"),
+                (b'["a"]', "invalid_json"),
+                (b"{}", "model_required"),
+                (b'{"prompt": "x"}', "model_required"),
+            ):
+                async with router.session.post(f"{router.url}/v1/completions", data=body) as response:
+                    assert (response.status, (await response.json())["error"]["code"]) == (400, code), body
+
+
 # --- pools of models ---
 
 

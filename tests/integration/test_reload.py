@@ -147,7 +147,7 @@ async def test_rules_for_keys_are_taken_over(simulated_engine):
     async with simulated_engine() as engine, running_router([engine], auth={"api_key": "sk-a"}) as router:
         async with router.get("/metrics") as response:
             assert response.status == 401
-        auth = {"api_key": "sk-a", "open_metrics": True, "forward_keys": True}
+        auth = {"api_key": "sk-a", "open_paths": ["/metrics"], "forward_keys": True}
         await router.server.reloading.reload(anew(router, auth=auth))
         async with router.get("/metrics") as response:
             assert response.status == 200

@@ -17,6 +17,9 @@ _ANNOTATION = "sglang.ai/bootstrap-port"
 _VLLM_ANNOTATION = "vllm.ai/bootstrap-port"
 """Where vllm-router looks for a pod's bootstrap port."""
 
+_OPEN_PATHS = ("/v1/models", "/get_model_info", "/get_server_info", "/health_generate", "/engine_metrics")
+"""What sglang-router answers without a key, beside the probes: Kubernetes and Prometheus ask there."""
+
 _KUBERNETES = {
     "selector": "selector",
     "prefill_selector": "prefill_selector",
@@ -84,6 +87,8 @@ def _settings(arguments: RouterArgs) -> Iterator[Setting]:
             yield from _composed(each, arguments)
     yield Setting(("forward_headers",), "sglang", "launch")
     yield Setting(("unknown_models",), "pass", "launch")  # as there: clients of SGLang's often say `default`
+    yield Setting(("auth", "open_paths"), _OPEN_PATHS, "launch")
+    yield Setting(("error_code_header",), "x-smg-error-code", "launch")
 
 
 def _composed(each: Flag, arguments: RouterArgs) -> Iterator[Setting]:

@@ -35,6 +35,14 @@ def test_without_arguments_the_defaults_are_the_other_routers():
     assert config.admission.max_concurrent_requests is None
     assert tuple(config.forward_headers) == ("sglang",)
     assert config.unknown_models == "pass"
+    assert config.error_code_header == "x-smg-error-code"
+    assert set(config.auth.open_paths) == {
+        "/v1/models",
+        "/get_model_info",
+        "/get_server_info",
+        "/health_generate",
+        "/engine_metrics",
+    }
 
 
 def test_a_router_made_in_python_has_no_metrics_port_unless_one_is_given():

@@ -198,6 +198,7 @@ class FakeReceiver:
     def __init__(self) -> None:
         self.written = b""
         self.may_stay_open = True
+        self.error_code_header = None
         self.deadline = float("inf")
         self.keep_alive: bool | None = None
         self.broken_off: str | None = None

@@ -21,6 +21,7 @@ def rank(number: int) -> Worker:
 
 class Client:
     may_stay_open = True
+    error_code_header = None
 
     def write(self, data: bytes) -> None:
         raise AssertionError("nothing is written here")
