@@ -145,6 +145,28 @@ async def test_both_legs_of_a_pair_name_their_rank_and_the_transfer_the_prefill_
             assert told == {0, 1}, "every rank was named"
 
 
+async def test_a_number_for_all_engines_tells_of_those_that_do_not():
+    knobs = {"pd": "vllm", "dp_size": 2, "tokens": 4}
+    async with (
+        SimulatedEngine(name="prefill", role="prefill", **knobs) as prefill,
+        SimulatedEngine(name="decode", role="decode", **knobs) as decode,
+        running_router(
+            [],
+            expect_healthy=0,
+            pd={"protocol": "vllm", "prefill": [prefill.url], "decode": [decode.url]},
+            dp_aware=True,
+            dp_size=2,
+        ) as router,
+    ):
+        candidates = router.server.pool.candidates
+        await until(lambda: len(candidates(PREFILL)) == 2 and len(candidates(DECODE)) == 2, "two ranks of each")
+        for _ in range(4):
+            async with router.post() as response:
+                assert response.status == 200, await response.text()
+        for engine in (prefill, decode):
+            assert {rank_told(request, "vllm") for request in engine.requests} == {0, 1}
+
+
 def rank_told(request, protocol):
     if protocol == "vllm":
         return int(request.headers["x-data-parallel-rank"])

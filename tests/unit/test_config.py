@@ -170,6 +170,9 @@ def test_an_unknown_setting_gets_the_nearest_name(write, text, sentence):
         ("observers: [{options: {a: 1}}]", "observers[0].name: is missing"),
         ("prometheus_port: 30000", "prometheus_port: 30000 is the router's own port"),
         ("prometheus_host: localhost", "prometheus_port: is missing beside prometheus_host"),
+        ("dp_size: 4", "dp_size: is for routing to ranks; add dp_aware: true, or leave it out"),
+        ("auth: {open_paths: [/workers]}", "auth.open_paths[0]: '/workers' does not fit; give one of /v1/models, "),
+        ("error_code_header: content-length", "error_code_header: 'content-length' does not fit; give one of x-smg"),
         ("proxy_unknown_paths: maybe", "proxy_unknown_paths: 'maybe' does not fit; give true or false"),
     ],
 )
