@@ -278,6 +278,8 @@ def full_registry(*compat: str) -> MetricsRegistry:
         traffic_sampler(
             connections=lambda: 1,
             refusals=lambda: {400: 1},
+            buffered_bytes=lambda: 5,
+            buffers_full=lambda: 6,
             client_stalls=lambda: 1,
             handshake_failures=lambda: {"no_tls": 3},
             shortages=lambda: {"files": 4},

@@ -19,6 +19,7 @@ def downstream_limits(config: RouterConfig) -> DownstreamLimits:
         body_timeout_s=limits.body_timeout_s,
         keep_alive_timeout_s=limits.keep_alive_timeout_s,
         request_timeout_s=limits.request_timeout_s,
+        max_buffered_bytes=limits.max_buffered_bytes or None,
         client_stall_timeout_s=limits.client_stall_timeout_s,
     )
 

@@ -231,6 +231,8 @@ class RouterServer:
             traffic_sampler(
                 connections=lambda: len(relay.connections),
                 refusals=lambda: relay.refusals,
+                buffered_bytes=lambda: relay.buffered_bytes,
+                buffers_full=lambda: relay.buffers_full,
                 client_stalls=lambda: relay.client_stalls,
                 handshake_failures=lambda: relay.handshake_failures.counts,
                 shortages=lambda: relay.shortages.counts,

@@ -14,11 +14,12 @@ from router_core.config.auth import ApiKey, AuthConfig
 from router_core.config.failures import BreakerConfig, RetriesConfig
 from router_core.config.fields import ConfigField, iter_fields
 from router_core.config.key_file import all_keys
+from router_core.config.limits import LimitsConfig
 from router_core.config.loading import config_file, config_of, load_config
 from router_core.config.models import ModelConfig
 from router_core.config.pd import PdConfig, PrefillWorker
 from router_core.config.pools import DEFAULT_POOL, PoolSettings, pools_of
-from router_core.config.schema import HealthConfig, LimitsConfig, RouterConfig, TelemetryConfig
+from router_core.config.schema import HealthConfig, RouterConfig, TelemetryConfig
 from router_core.config.selection import PluginSelection, PolicySelection
 from router_core.config.sources import Setting
 

@@ -166,6 +166,8 @@ def traffic_sampler(
     *,
     connections: Callable[[], int],
     refusals: Callable[[], Mapping[int, int]],
+    buffered_bytes: Callable[[], int],
+    buffers_full: Callable[[], int],
     client_stalls: Callable[[], int],
     handshake_failures: Callable[[], Mapping[str, int]],
     shortages: Callable[[], Mapping[str, int]],
@@ -177,6 +179,8 @@ def traffic_sampler(
     Args:
         connections: Clients connected now.
         refusals: Requests refused for their form, by HTTP status.
+        buffered_bytes: Of bodies that came in pieces, until their requests are over.
+        buffers_full: Requests refused because that was too much.
         client_stalls: Clients cut off because they took nothing of their answer for too long.
         handshake_failures: Clients that got no TLS connection, by reason.
         shortages: Connections to workers that the router had no means to make, by what was lacking.
@@ -197,6 +201,10 @@ def traffic_sampler(
         for status, times in refusals().items():
             text = "Requests refused for their form: malformed, too large or too slow."
             yield Sample("refused_requests_total", counter, text, {"status": str(status)}, times)
+        text = "Bytes held of requests' bodies that came in pieces, until their requests are over."
+        yield Sample("buffered_body_bytes", gauge, text, {}, buffered_bytes())
+        text = "Requests refused because more bytes of bodies came than limits.max_buffered_bytes."
+        yield Sample("buffers_full_requests_total", counter, text, {}, buffers_full())
         yield Sample(
             "client_stalls_total",
             counter,

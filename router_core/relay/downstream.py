@@ -14,7 +14,7 @@ from router_core.relay.local_answer import error_body, local_answer, with_error_
 from router_core.relay.peer_address import peer_address
 from router_core.relay.refusal import CODES, Refusal
 from router_core.relay.request_head import BadRequestError, RequestHead
-from router_core.relay.request_reader import NEVER, RequestReader
+from router_core.relay.request_reader import NEVER, RequestReader, buffers_full
 from router_core.relay.unread import Unread
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ class Downstream(RequestReader, asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.on_over is not None:
             exchange.on_over()
+        if self._body_bytes:
+            self._let_go_of_body()
         if not keep_alive:
             self._close()
             return
@@ -131,6 +133,7 @@ class Downstream(RequestReader, asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.on_over is not None:
             exchange.on_over()
+        self._let_go_of_body()
         if ends_by_close:
             self._reset()
         else:
@@ -199,12 +202,13 @@ class Downstream(RequestReader, asyncio.Protocol):
             self._reset()
 
     def _is_stalled(self, now: float) -> bool:
-        limit_s = self._server.limits.client_stall_timeout_s
-        if limit_s is None:
-            return False
         if self._unread is None:
             self._unread = Unread(self._transport, now)
-        return self._unread.still_s(now) >= limit_s
+        return self._unread.still_s(now) >= self._server.limits.client_stall_timeout_s
+
+    def give_up_body(self) -> None:
+        """The body that is coming takes memory that others need: refuse it."""
+        self._refuse(buffers_full())
 
     # --- reading ---
 
@@ -262,6 +266,7 @@ class Downstream(RequestReader, asyncio.Protocol):
             exchange.client_gone(why)
             if exchange.on_over is not None:
                 exchange.on_over()
+        self._let_go_of_body()
 
     def _close(self) -> None:
         """Close once everything is written; who does not read it is cut off at the deadline."""
@@ -285,6 +290,7 @@ class Downstream(RequestReader, asyncio.Protocol):
             self._server.on_refused(Refusal(peer, status, code, str(refusal)))
         fields = b"" if self._server.refusal_fields is None else self._server.refusal_fields(self._head)
         self._head, self._buffer, self._body = None, b"", []
+        self._let_go_of_body()
         body = error_body(status, code, str(refusal))
         headers = with_error_code(refusal.headers, self.error_code_header, code)
         self.write(local_answer(status, body, headers, keep_alive=False, fields=fields))

@@ -19,6 +19,12 @@ NEVER = float("inf")
 _EMPTY_LINES = re.compile(rb"(?:\r\n){1,64}")  # more of them are no slip
 
 
+def buffers_full() -> BadRequestError:
+    """Return the refusal of a body for which there is no memory while others are held."""
+    message = "the router holds as many bytes of requests' bodies as it may; try again later"
+    return BadRequestError(503, message, code="buffers_full", headers=[("Retry-After", "1")])
+
+
 class RequestReader(ABC):
     """The half of a client's connection that reads. What becomes of a request is for the other half, `Downstream`.
 
@@ -50,7 +56,7 @@ class RequestReader(ABC):
         self._size: int | None = None  # of that body, None when it is chunked
         self._framing: SizedBody | ChunkedBody
         self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._body_bytes = 0  # of a body that came in more than one read, until its request is over
         self.deadline = NEVER
         self.write: Callable[[bytes], None]
 
@@ -129,17 +135,38 @@ class RequestReader(ABC):
             # One piece for a read, or a body in tiny chunks would cost many times its size.
             piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._body.append(piece)
-            self._body_bytes += len(piece)
+            self._hold(len(piece))
         # A chunk that is announced too large is refused before it comes.
         if self._body_bytes + self._framing.left > self._server.limits.max_body_bytes:
             raise BadRequestError(413, f"the request's body is over {self._server.limits.max_body_bytes} bytes")
         if end < 0:
             self.deadline = self._server.now() + self._server.limits.body_timeout_s
             return b""
-        body, self._body, self._body_bytes = b"".join(self._body), [], 0
+        body, self._body = b"".join(self._body), []  # it counts as held until the request is over
         self._head = None
         self._hand_over(head, body)
         return data[end:]
+
+    def _hold(self, count: int) -> None:
+        self._body_bytes += count
+        server = self._server
+        server.buffered_bytes += count
+        limit = server.limits.max_buffered_bytes
+        if limit is not None and server.buffered_bytes > limit:
+            server.make_room(self, limit)
+
+    def _let_go_of_body(self) -> None:
+        self._server.buffered_bytes -= self._body_bytes
+        self._body_bytes = 0
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """Bytes held of a body that is still coming."""
+        return 0 if self._head is None else self._body_bytes
+
+    @abstractmethod
+    def give_up_body(self) -> None:
+        """The body that is coming takes memory that others need: refuse it."""
 
     @abstractmethod
     def _hand_over(self, head: RequestHead, body: bytes) -> None:

@@ -13,6 +13,7 @@ from router_core.relay.handshakes import HandshakeFailures
 from router_core.relay.origin import Origin, UpstreamLimits
 from router_core.relay.refusal import Refusal
 from router_core.relay.request_head import RequestHead
+from router_core.relay.request_reader import RequestReader, buffers_full
 from router_core.relay.shortage import Shortages
 from router_core.relay.tls import ServerTls, WorkerTls
 from router_core.relay.tls_listener import TlsListener
@@ -34,7 +35,8 @@ class DownstreamLimits:
         body_timeout_s: Between two reads of a body.
         keep_alive_timeout_s: Between two requests.
         request_timeout_s: For a whole exchange, streams included.
-        client_stall_timeout_s: For a client to take any of what waits for it; None for as long as it likes.
+        max_buffered_bytes: Of bodies that come in pieces, of all clients together; above it 503. None for no bound.
+        client_stall_timeout_s: For a client to take any of what waits for it.
     """
 
     max_connections: int = 16384
@@ -44,7 +46,8 @@ class DownstreamLimits:
     body_timeout_s: float = 60.0
     keep_alive_timeout_s: float = 75.0
     request_timeout_s: float = 1800.0
-    client_stall_timeout_s: float | None = 300.0
+    max_buffered_bytes: int | None = 2_147_483_648
+    client_stall_timeout_s: float = 300.0
 
 
 class RelayServer:
@@ -63,6 +66,8 @@ class RelayServer:
         on_refused: Told of each request that is refused before anybody was asked, for its form or its key.
         handshake_failures: Clients that got no TLS connection.
         client_stalls: Clients that were cut off because they took nothing of their answer for too long.
+        buffered_bytes: Of bodies that came in more than one read, until their requests are over.
+        buffers_full: Requests refused because that was too much.
         shortages: Connections to workers that the router had no means to make.
     """
 
@@ -102,6 +107,8 @@ class RelayServer:
         self.on_refused: Callable[[Refusal], None] | None = None
         self.handshake_failures = HandshakeFailures(loop.time)
         self.client_stalls = 0
+        self.buffered_bytes = 0
+        self.buffers_full = 0
         self.shortages = Shortages(loop.time)
         self.now = loop.time
         self._loop = loop
@@ -169,6 +176,21 @@ class RelayServer:
     def refused(self, status: int) -> None:
         """Count a request refused for its form."""
         self.refusals[status] = self.refusals.get(status, 0) + 1
+
+    def make_room(self, asking: RequestReader, max_bytes: int) -> None:
+        """Refuse the largest of the bodies that are still coming, until what is held is no more than it may be.
+
+        Not the one that comes last: a few that hoard would then keep out everybody.
+
+        Raises:
+            BadRequestError: If the one that asks is the largest.
+        """
+        while self.buffered_bytes > max_bytes:
+            largest = max(self.connections, key=lambda connection: connection.unfinished_bytes)
+            self.buffers_full += 1
+            if largest is asking:
+                raise buffers_full()
+            largest.give_up_body()
 
     def left(self, connection: Downstream) -> None:
         """A client's connection is closed."""

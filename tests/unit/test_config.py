@@ -707,6 +707,24 @@ def test_a_queue_may_be_set_where_a_limit_fills_it(write, limit):
     assert load(write(limit)).admission.queue_size == 5
 
 
+def test_a_bound_that_the_largest_body_does_not_fit_into_is_refused(write):
+    path = write("limits: {max_body_bytes: 4096, max_buffered_bytes: 2048}")
+    assert problem(path).startswith("limits.max_buffered_bytes: 2048 is below max_body_bytes, 4096: the largest body")
+
+
+@pytest.mark.parametrize(
+    ("limits", "buffered"),
+    [
+        ("{}", 2**31),
+        ("{max_body_bytes: 4294967296}", 2**32),
+        ("{max_buffered_bytes: 1073741824}", 2**30),
+        ("{max_buffered_bytes: 0}", 0),
+    ],
+)
+def test_larger_bodies_need_no_other_setting(write, limits, buffered):
+    assert load(write(f"limits: {limits}")).limits.max_buffered_bytes == buffered
+
+
 def test_a_worker_named_in_two_places_is_told_with_both(write):
     path = write("models: [{name: m}, {name: n, worker_urls: ['http://10.0.0.1:8000']}]")
     sentence = "worker_urls and models[1]: http://10.0.0.1:8000 stands in both; name each worker once"

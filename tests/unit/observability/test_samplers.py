@@ -81,6 +81,8 @@ def test_what_happens_before_a_worker_is_picked_shows() -> None:
         traffic_sampler(
             connections=lambda: 12,
             refusals=lambda: {413: 2},
+            buffered_bytes=lambda: 5,
+            buffers_full=lambda: 6,
             client_stalls=lambda: 1,
             handshake_failures=lambda: {"no_tls": 3},
             shortages=lambda: {"files": 4},

@@ -57,6 +57,7 @@ def test_however_the_bytes_are_cut_the_same_requests_are_handed_over(sent, cuts)
 
     assert client.requests == meanings
     assert client.statuses == [200] * len(meanings)
+    assert client.server.buffered_bytes == 0
 
 
 @given(requests(), CUTS, st.data())
