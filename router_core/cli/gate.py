@@ -52,11 +52,6 @@ class Gate:
         """Whether a key is needed."""
         return bool(self._keys)
 
-    @property
-    def key_count(self) -> int:
-        """How many keys there are."""
-        return len(self._keys)
-
     def open(self, relay: RelayServer, reception: Reception, routes: Routes, registry: MetricsRegistry) -> None:
         """Have requests checked between `reception` and `routes`, and those for workers limited behind these."""
         self._relay = relay

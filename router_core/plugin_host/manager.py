@@ -50,7 +50,6 @@ class PolicyManager:
         source: Its distribution and version.
         needs: What policy, wrappers and observers need of a request, together.
         wants_first_token: Whether anybody listens to `on_first_token`.
-        has_pair: Whether the policy chooses pairs jointly.
         decision_times: Selections the policy answered, by what they took.
         faults: Faults by plugin and kind, observers' included; a live view.
         in_flight: Attempts placed and not completed; whoever places them counts them here.
@@ -125,7 +124,6 @@ class PolicyManager:
         self._call_complete = stack.hook("on_request_complete")
         self._call_added = stack.hook("on_worker_added")
         self._call_removed = stack.hook("on_worker_removed")
-        self.has_pair = self._call_pair is not None
 
         self.observers = Observers(observers, limits=limits, log=self._log, clock=clock)
         self.needs = needs_of([policy, *(wrapper for _, wrapper in wrappers)]) | self.observers.needs

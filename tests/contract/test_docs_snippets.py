@@ -40,6 +40,7 @@ FENCE = re.compile(
     r"(?:^<!-- (?P<note>[^\n]*?) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+NAMED_FILE = re.compile(r"`([\w/.-]+\.py)`")
 
 
 class Block(NamedTuple):
@@ -178,6 +179,15 @@ def test_link_leads_somewhere(page, target):
     assert destination.exists()
     if anchor:
         assert anchor in anchors(destination)
+
+
+def test_every_source_file_that_is_named_exists():
+    folders = [ROOT / name for name in ("router_core", "plugins", "tests", "docs")]
+    files = [f"/{file.relative_to(ROOT)}" for folder in folders for file in folder.rglob("*.py")]
+    pages = (ROOT / "docs" / "explanation").glob("*.md")
+    named = {(page.name, name) for page in pages for name in NAMED_FILE.findall(page.read_text())}
+    assert named
+    assert {each for each in named if not any(file.endswith(f"/{each[1]}") for file in files)} == set()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.is_relative_to(ROOT / "docs")], ids=lambda p: p.name)

@@ -469,9 +469,6 @@ def test_no_default_is_out_of_its_own_range():
 # --- prefill and decode workers ---
 
 
-PAIR = {"pd": {"prefill": ["http://p:1"], "decode": ["http://d:1"]}}
-
-
 def test_pairs_may_be_written_in_every_place(tmp_path):
     expected = [("http://p0:1", 8998), ("http://p1:1", None)]
     path = tmp_path / "router.yaml"

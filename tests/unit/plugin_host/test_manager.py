@@ -321,7 +321,6 @@ def test_pair_without_the_hook_is_two_choices_with_the_leg_set(prefill_workers, 
     assert manager.select_pair(prefill_workers, decode_workers, request_) == (prefill_workers[0], decode_workers[0])
     assert legs == [(Leg.PREFILL, prefill_workers), (Leg.DECODE, decode_workers)]
     assert request_.leg is Leg.SINGLE
-    assert not manager.has_pair
 
 
 def test_a_decode_worker_alone_is_chosen_with_the_leg_set(prefill_workers, decode_workers, request_):
