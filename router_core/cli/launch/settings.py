@@ -89,6 +89,7 @@ def _settings(arguments: RouterArgs) -> Iterator[Setting]:
     yield Setting(("unknown_models",), "pass", "launch")  # as there: clients of SGLang's often say `default`
     yield Setting(("auth", "open_paths"), _OPEN_PATHS, "launch")
     yield Setting(("error_code_header",), "x-smg-error-code", "launch")
+    yield Setting(("metrics_compat",), ("smg", "vllm_router"), "launch")  # dashboards go on, whichever was there before
 
 
 def _composed(each: Flag, arguments: RouterArgs) -> Iterator[Setting]:

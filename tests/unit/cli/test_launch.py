@@ -36,6 +36,7 @@ def test_without_arguments_the_defaults_are_the_other_routers():
     assert tuple(config.forward_headers) == ("sglang",)
     assert config.unknown_models == "pass"
     assert config.error_code_header == "x-smg-error-code"
+    assert config.metrics_compat == ("smg", "vllm_router")
     assert set(config.auth.open_paths) == {
         "/v1/models",
         "/get_model_info",
