@@ -15,17 +15,17 @@
 The hooks are described in `router_core.contract.hookspecs`. Everything else under `router_core` is private to the core.
 """
 
-from router_core.contract.backlog_policy import BacklogPolicy
-from router_core.contract.cache_mirror import Placement
 from router_core.contract.hookspecs import hookimpl
 from router_core.contract.membership import MembershipSource, WorkerSpec
 from router_core.contract.policy import PolicyConfig, fewest_tokens, healthy, least_loaded, rendezvous
 from router_core.contract.pool import PoolContext
-from router_core.contract.prefill_backlog import PrefillBacklog
 from router_core.contract.prefix import prefix_blocks, prefix_tokens
-from router_core.contract.prefix_index import PrefixIndex
 from router_core.contract.request import Leg, LiteralPrompt, OutcomeStatus, RequestOutcome, RoutingRequest
 from router_core.contract.worker import EngineTelemetry, Worker, WorkerRole
+from router_core.policy_kit.backlog_policy import BacklogPolicy
+from router_core.policy_kit.cache_mirror import Placement
+from router_core.policy_kit.prefill_backlog import PrefillBacklog
+from router_core.policy_kit.prefix_index import PrefixIndex
 
 __all__ = [
     "BacklogPolicy",

@@ -30,7 +30,8 @@ _DECIDING = (
     "router_core.simulate",
     "router_core.engine_model",
     "router_core.fleet.ledger",
-    *(f"router_core.contract.{name}" for name in ("cache_mirror", "prefill_backlog", "prefix", "prefix_index")),
+    "router_core.contract.prefix",
+    "router_core.policy_kit",
 )
 """Modules that, beside a policy's own, decide what comes out; the others carry calls from here to there."""
 

@@ -6,9 +6,9 @@ As llm-d's prefix-based decider and Dynamo's conditional disaggregation do, by w
 
 from __future__ import annotations
 
-from router_core.contract.prefix_index import PrefixIndex
 from router_core.contract.request import RoutingRequest
 from router_core.contract.worker import Worker, WorkerRole
+from router_core.policy_kit.prefix_index import PrefixIndex
 
 
 class LocalPrefill:

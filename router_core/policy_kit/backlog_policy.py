@@ -8,10 +8,10 @@ from pydantic import Field
 
 from router_core.contract.hookspecs import hookimpl
 from router_core.contract.policy import PolicyConfig
-from router_core.contract.prefill_backlog import PrefillBacklog
-from router_core.contract.prefix_index import PrefixIndex
 from router_core.contract.request import RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker
+from router_core.policy_kit.prefill_backlog import PrefillBacklog
+from router_core.policy_kit.prefix_index import PrefixIndex
 
 
 class BacklogPolicy:

@@ -1,7 +1,7 @@
 import pytest
 
 from router_core.api import Leg, OutcomeStatus, PrefillBacklog, PrefixIndex, RequestOutcome
-from router_core.contract import prefill_backlog
+from router_core.policy_kit import prefill_backlog
 from router_core.testing.builders import make_request, make_worker
 
 BLOCK = "All work and no play makes Jack. " * 64

@@ -6,10 +6,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from router_core.contract.cache_mirror import Placement
-from router_core.contract.prefix_index import PrefixIndex
 from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome, RoutingRequest
 from router_core.contract.worker import Worker
+from router_core.policy_kit.cache_mirror import Placement
+from router_core.policy_kit.prefix_index import PrefixIndex
 
 _MAX_OPEN = 65_536
 """Requests followed at a time. More are only open if somebody places requests that are never sent."""

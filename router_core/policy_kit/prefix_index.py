@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from router_core.contract.cache_mirror import CacheMirror, Holders, Placement
 from router_core.contract.prefix import prefix_tokens
 from router_core.contract.worker import Worker
+from router_core.policy_kit.cache_mirror import CacheMirror, Holders, Placement
 
 _SWEEP_STEPS = 64
 """Blocks of departed workers that each placement drops."""
