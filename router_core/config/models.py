@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, model_validator
 from router_core.config.pd import PdConfig
 from router_core.config.section import Section, WorkerUrls
 from router_core.config.selection import PluginSelection, PolicySelection
-from router_core.config.values import distinct, model_name, split_words
+from router_core.config.values import model_name, split_words
+from router_core.contract.worker_url import distinct_urls
 
 RESERVED = "default"
 """The name of the pool for all other models."""
@@ -78,5 +79,5 @@ def distinct_models(models: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
             seen.add(name)
         if model.name == RESERVED:
             raise ValueError(f"{RESERVED!r} is the pool of all other models; make it an alias of a model")
-    distinct(tuple(url for model in models for url in model.urls))
+    distinct_urls(tuple(url for model in models for url in model.urls))
     return models

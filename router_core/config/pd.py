@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from router_core.config.section import Section, Word, WorkerUrl, WorkerUrls
-from router_core.config.values import distinct, not_bool, prefill_worker, prefill_workers
+from router_core.config.values import not_bool, prefill_worker, prefill_workers
+from router_core.contract.worker_url import distinct_urls
 
 
 class PrefillWorker(Section):
@@ -56,5 +57,5 @@ class PdConfig(Section):
 
     @model_validator(mode="after")
     def _names_each_once(self) -> PdConfig:
-        distinct(self.urls)
+        distinct_urls(self.urls)
         return self

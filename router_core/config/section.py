@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from router_core.config.values import distinct, header_name, log_level, not_bool, single_word, split_words
-from router_core.contract.worker_url import worker_url
+from router_core.config.values import header_name, log_level, not_bool, single_word, split_words
+from router_core.contract.worker_url import distinct_urls, worker_url
 
 Word = Annotated[str, AfterValidator(single_word)]
 WorkerUrl = Annotated[str, AfterValidator(worker_url)]
-WorkerUrls = Annotated[tuple[WorkerUrl, ...], BeforeValidator(split_words), AfterValidator(distinct)]
+WorkerUrls = Annotated[tuple[WorkerUrl, ...], BeforeValidator(split_words), AfterValidator(distinct_urls)]
 HeaderName = Annotated[str, AfterValidator(header_name), Field(json_schema_extra={"format": "header-name"})]
 HeaderNames = Annotated[tuple[HeaderName, ...], BeforeValidator(split_words)]
 Port = Annotated[int, Field(ge=0, le=65535), BeforeValidator(not_bool)]

@@ -21,14 +21,6 @@ class ContradictionError(ValueError):
         super().__init__(sentence)
 
 
-def distinct(urls: tuple[str, ...]) -> tuple[str, ...]:
-    """Return `urls` if none of them stands there twice."""
-    repeated = sorted({url for url in urls if urls.count(url) > 1})
-    if repeated:
-        raise ValueError(f"{', '.join(repeated)} stands there more than once; name each worker once")
-    return urls
-
-
 def model_name(value: str) -> str:
     """Return a model's name if it can be one: not empty, no control characters, no white space at its ends."""
     if not value or value != value.strip() or not value.isprintable():

@@ -66,6 +66,17 @@ def make_worker_url(host: str, port: int | None, *, scheme: str = "http") -> str
     return f"{scheme}://{authority}"
 
 
+def distinct_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
+    """Return workers' URLs if none of them stands there twice.
+
+    Raises:
+        ValueError: If one does.
+    """
+    if repeated := sorted({url for url in urls if urls.count(url) > 1}):
+        raise ValueError(f"{', '.join(repeated)} stands there more than once; name each worker once")
+    return urls
+
+
 def _is_host(host: str) -> bool:
     if ":" in host:
         return "%" not in host and _address(host) is not None

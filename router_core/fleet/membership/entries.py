@@ -12,7 +12,7 @@ from router_core.contract.membership import WorkerSpec
 from router_core.contract.policy import PolicyConfig
 from router_core.contract.secret import ApiKey
 from router_core.contract.worker import WorkerRole
-from router_core.contract.worker_url import worker_url
+from router_core.contract.worker_url import distinct_urls, worker_url
 
 PortNumber = Annotated[int, Field(strict=True, ge=1, le=65535)]
 
@@ -68,9 +68,7 @@ def _is_list(value: object) -> object:
 
 
 def _distinct(entries: tuple[WorkerEntry, ...]) -> tuple[WorkerEntry, ...]:
-    urls = [entry.url for entry in entries]
-    if repeated := sorted({url for url in urls if urls.count(url) > 1}):
-        raise ValueError(f"{', '.join(repeated)} stands there more than once; name each worker once")
+    distinct_urls(tuple(entry.url for entry in entries))
     return entries
 
 
