@@ -7,18 +7,15 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import aiohttp
-
 from router_core.api import Leg, OutcomeStatus, hookimpl
-from router_core.cli.router_server import RouterServer
-from router_core.config import RouterConfig
 from router_core.contract.worker import WorkerRole
 from router_core.testing.simulated_engine import SimulatedEngine
 
-from .support import NO_MORE_CHECKS_S, ONE_ATTEMPT, CompletionWatch, Record, Router, _record, in_house, until
+from .support import Router, serving, until
 
 NEVER_S = 3600.0
 PREFILL, DECODE = WorkerRole.PREFILL, WorkerRole.DECODE
+CONNECTORS = ("nixl", "nixl-push", "mooncake", "p2p")  # of vLLM; `-push` is what the engine does, not the router
 
 
 class PairRouter(Router):
@@ -66,37 +63,20 @@ async def running_pair_router(
     **settings: Any,
 ) -> AsyncIterator[PairRouter]:
     """Run a router before engines that are started already and wait until they are healthy."""
-    record = Record()
-    token = _record.set(record)
-    try:
-        config = {
-            "host": "127.0.0.1",
-            "port": 0,
-            "policy": policy,
-            "pd": {
-                "protocol": protocol,
-                "options": options or {},
-                "prefill": [{"url": each.url, "bootstrap_port": each.bootstrap_port or None} for each in prefills],
-                "decode": [each.url for each in decodes],
-            },
-            "observers": ["metrics", in_house(CompletionWatch)],
-            "health": {"interval_s": NO_MORE_CHECKS_S},
-            "retries": ONE_ATTEMPT,
-        }
-        server = RouterServer(RouterConfig.model_validate(config | settings))
-    finally:
-        _record.reset(token)
-    await server.start()
-    try:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            pool = server.pool
-            await until(
-                lambda: len(pool.candidates(PREFILL)) == len(prefills) and len(pool.candidates(DECODE)) == len(decodes),
-                "healthy workers",
-            )
-            yield PairRouter(server, record, session)
-    finally:
-        await server.stop()
+    pairs = {
+        "protocol": protocol,
+        "options": options or {},
+        "prefill": [{"url": each.url, "bootstrap_port": each.bootstrap_port or None} for each in prefills],
+        "decode": [each.url for each in decodes],
+    }
+    async with serving(
+        PairRouter,
+        {"policy": policy, "pd": pairs, **settings},
+        is_ready=lambda pool: (
+            len(pool.candidates(PREFILL)) == len(prefills) and len(pool.candidates(DECODE)) == len(decodes)
+        ),
+    ) as router:
+        yield router
 
 
 @contextlib.asynccontextmanager
@@ -116,6 +96,31 @@ async def pair(
         running_pair_router([first], [last], protocol=protocol, **settings) as router,
     ):
         yield first, last, router
+
+
+def options_of(protocol: str, connector: str) -> dict[str, Any]:
+    """Return what a router has to be told of the engines' protocol."""
+    return {"connector": connector.removesuffix("-push")} if protocol == "vllm" else {}
+
+
+def vllm_pair(connector: str = "nixl", **settings: Any) -> contextlib.AbstractAsyncContextManager[Any]:
+    """Run one engine of each role that speak vLLM's protocol, and a router."""
+    options = options_of("vllm", connector) | settings.pop("options", {})
+    return pair("vllm", connector=connector, options=options, **settings)
+
+
+@contextlib.asynccontextmanager
+async def two_of_each(
+    protocol: str = "sglang", *, connector: str = "nixl"
+) -> AsyncIterator[tuple[list[SimulatedEngine], list[SimulatedEngine]]]:
+    """Run the prefill engines prefill-0 and prefill-1, and the decode engines decode-0 and decode-1."""
+    async with contextlib.AsyncExitStack() as stack:
+        made = []
+        for role in ("prefill", "decode"):
+            for number in range(2):
+                engine = SimulatedEngine(name=f"{role}-{number}", role=role, pd=protocol, connector=connector, tokens=4)
+                made.append(await stack.enter_async_context(engine))
+        yield made[:2], made[2:]
 
 
 async def assert_nothing_is_left(*engines: SimulatedEngine) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from router_core.api import PolicyConfig, RequestOutcome, RoutingRequest, Worker, hookimpl
 from router_core.cli.router_server import RouterServer
 from router_core.config import RouterConfig
+from router_core.fleet.pool import WorkerPool
+from router_core.plugin_host.discovery import installed_policies
 
 STATE_TIMEOUT_S = 20.0
 """How long a state may take to come about on a busy machine. Never how long it normally takes."""
@@ -28,6 +30,17 @@ NO_MORE_CHECKS_S = 86400
 ONE_ATTEMPT = {"max_attempts": 1}
 
 CHAT = "/v1/chat/completions"
+
+BUILT_IN = sorted(
+    {
+        plugin.target: plugin.name
+        for plugin in reversed(installed_policies().plugins)  # of two names of one class the first
+        if plugin.distribution.startswith("router-policy-")
+    }.values()
+)
+"""The names of the policies of this repository."""
+
+AnyRouter = TypeVar("AnyRouter", bound="Router")
 
 
 async def until(state: Callable[[], object], what: str = "the state") -> None:
@@ -193,28 +206,41 @@ async def running_router(
             sent again only after a failed connection unless `retries` says otherwise.
     """
     urls = [worker if isinstance(worker, str) else worker.url for worker in workers]
+    count = len(urls) if expect_healthy is None else expect_healthy
+    config = {"worker_urls": urls, "policy": policy, "wrappers": [in_house(SelectionWatch)], **settings}
+    async with serving(
+        Router, config, is_ready=lambda pool: len(pool.candidates()) >= count, client_tls=client_tls
+    ) as router:
+        yield router
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    kind: type[AnyRouter],
+    config: Mapping[str, Any],
+    *,
+    is_ready: Callable[[WorkerPool], bool],
+    client_tls: ssl.SSLContext | bool = True,
+) -> AsyncIterator[AnyRouter]:
+    """Run a router in this loop, on any port, with its completions recorded, and wait until its workers are ready."""
     record = Record()
     token = _record.set(record)
     try:
-        config = {
+        common = {
             "host": "127.0.0.1",
             "port": 0,
-            "worker_urls": urls,
-            "policy": policy,
-            "wrappers": [in_house(SelectionWatch)],
             "observers": ["metrics", in_house(CompletionWatch)],
             "health": {"interval_s": NO_MORE_CHECKS_S},
             "retries": ONE_ATTEMPT,
         }
-        server = RouterServer(RouterConfig.model_validate(config | settings))
+        server = RouterServer(RouterConfig.model_validate({**common, **config}))
     finally:
         _record.reset(token)
     await server.start()
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=client_tls)) as session:
-            count = len(urls) if expect_healthy is None else expect_healthy
-            await until(lambda: len(server.pool.candidates()) >= count, f"{count} healthy workers")
-            yield Router(server, record, session)
+            await until(lambda: is_ready(server.pool), "healthy workers")
+            yield kind(server, record, session)
     finally:
         await server.stop()
 

@@ -12,7 +12,7 @@ import yarl
 
 from router_core.testing.simulated_engine import SimulatedEngine
 
-from .pd_support import DECODE, PREFILL
+from .pd_support import DECODE, PREFILL, options_of
 from .support import RawClient, chat, running_router, until
 from .test_admin import NOBODY, call
 
@@ -103,7 +103,7 @@ async def test_all_ranks_of_an_engine_drain_together(simulated_engine):
 async def pair_of_ranks(protocol, *, connector="nixl", **settings):
     """Run a prefill and a decode engine of two ranks each; the policy sends nothing where the engines would guess."""
     knobs = {"pd": protocol, "connector": connector, "dp_size": 2, "tokens": 4}
-    options = {"connector": connector.removesuffix("-push")} if protocol == "vllm" else {}
+    options = options_of(protocol, connector)
     async with (
         SimulatedEngine(name="prefill", role="prefill", **knobs) as prefill,
         SimulatedEngine(name="decode", role="decode", **knobs) as decode,

@@ -11,22 +11,7 @@ import pytest
 
 from router_core.testing.engine_request import GENERATION_PATHS
 
-from .support import CHAT, chat, running_router
-
-POLICIES = (
-    "cache_aware",
-    "consistent_hash",
-    "dynamo_cost",
-    "least_loaded",
-    "lmetric",
-    "lpwl",
-    "manual",
-    "power_of_two",
-    "prefix_hash",
-    "random",
-    "round_robin",
-    "weighted",
-)
+from .support import BUILT_IN, CHAT, chat, running_router
 
 BODIES = {
     "/v1/chat/completions": chat("Grüße aus dem Test"),
@@ -78,7 +63,7 @@ def streamed_text(path, events):
     return "".join(c["text"] if "text" in c else c["delta"].get("content", "") for c in choices)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", BUILT_IN)
 async def test_every_path_reaches_an_engine_byte_for_byte(simulated_engines, policy):
     async with simulated_engines(2) as engines, running_router(engines, policy=policy) as router:
         for path, fields in BODIES.items():
@@ -99,7 +84,7 @@ async def test_every_path_reaches_an_engine_byte_for_byte(simulated_engines, pol
         assert sum(engine.accepted for engine in engines) == len(BODIES)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", BUILT_IN)
 async def test_every_stream_arrives_with_the_expected_text(simulated_engines, policy):
     async with simulated_engines(2, tokens=40) as engines, running_router(engines, policy=policy) as router:
         for path in sorted(GENERATION_PATHS):

@@ -21,7 +21,7 @@ from router_core.api import Leg, OutcomeStatus
 from router_core.testing.engine_request import expected_text
 from router_core.testing.simulated_engine import SimulatedEngine
 
-from .pd_support import assert_nothing_is_left, running_pair_router, turns
+from .pd_support import assert_nothing_is_left, options_of, running_pair_router, turns
 from .support import RawClient, chat, request_bytes, until
 
 AT_ONCE = 40
@@ -124,7 +124,7 @@ def check_completions(router):
 @pytest.mark.parametrize(("protocol", "connector"), PROTOCOLS)
 async def test_a_third_of_the_clients_hanging_up_strands_nothing(protocol, connector, requests):
     engines = [engine(role, number, protocol, connector) for role in ("prefill", "decode") for number in range(2)]
-    options = {"connector": connector.removesuffix("-push")} if protocol == "vllm" else {}
+    options = options_of(protocol, connector)
     async with contextlib.AsyncExitStack() as stack:
         for each in engines:
             await stack.enter_async_context(each)
@@ -149,7 +149,7 @@ async def test_a_third_of_the_clients_hanging_up_strands_nothing(protocol, conne
 async def test_workers_that_die_leave_no_load_and_no_client_without_an_answer(protocol, connector, requests, caplog):
     engines = [engine(role, number, protocol, connector) for role in ("prefill", "decode") for number in range(3)]
     options = {"linger_s": 1.0}
-    options |= {"connector": connector.removesuffix("-push")} if protocol == "vllm" else {}
+    options |= options_of(protocol, connector)
     chance = random.Random(7)
 
     async def die_now_and_then():

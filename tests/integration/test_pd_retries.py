@@ -10,9 +10,9 @@ from typing import ClassVar
 import pytest
 
 from router_core.api import Leg, OutcomeStatus, hookimpl
-from router_core.testing.simulated_engine import Fault, SimulatedEngine
+from router_core.testing.simulated_engine import Fault
 
-from .pd_support import NEVER_S, PREFILL, assert_nothing_is_left, running_pair_router
+from .pd_support import NEVER_S, PREFILL, assert_nothing_is_left, options_of, running_pair_router, two_of_each
 from .support import RawClient, chat, in_house, until
 
 SOON = {"initial_backoff_s": 0.001}
@@ -28,19 +28,14 @@ class FirstPair:
 
 
 @contextlib.asynccontextmanager
-async def two_of_each(protocol="sglang", *, connector="nixl", **settings):
-    knobs = {"pd": protocol, "connector": connector, "tokens": 4}
-    async with contextlib.AsyncExitStack() as stack:
-        engines = {
-            name: await stack.enter_async_context(SimulatedEngine(name=name, role=role, **knobs))
-            for role in ("prefill", "decode")
-            for name in (f"{role}-0", f"{role}-1")
-        }
-        prefills = [engines["prefill-0"], engines["prefill-1"]]
-        decodes = [engines["decode-0"], engines["decode-1"]]
-        settings = {"retries": SOON, "policy": in_house(FirstPair)} | settings
-        router = await stack.enter_async_context(running_pair_router(prefills, decodes, protocol=protocol, **settings))
-        yield engines, router
+async def retrying(protocol="sglang", *, connector="nixl", **settings):
+    """Run two engines of each role, by name, and a router that sends requests again."""
+    settings = {"retries": SOON, "policy": in_house(FirstPair)} | settings
+    async with (
+        two_of_each(protocol, connector=connector) as (prefills, decodes),
+        running_pair_router(prefills, decodes, protocol=protocol, **settings) as router,
+    ):
+        yield {engine.name: engine for engine in (*prefills, *decodes)}, router
 
 
 def of(completions, leg):
@@ -52,7 +47,7 @@ def of(completions, leg):
 @pytest.mark.parametrize("fault", [{"status": 500}, {"status": 503}, {"fault": Fault.CLOSE_BEFORE_HEAD}])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_failed_leg_costs_another_attempt_without_its_worker(protocol, role, fault, stream):
-    async with two_of_each(protocol) as (engines, router):
+    async with retrying(protocol) as (engines, router):
         bad = engines[f"{role}-0"]
         for name, value in fault.items():
             setattr(bad, name, value)
@@ -76,7 +71,7 @@ async def test_a_failed_leg_costs_another_attempt_without_its_worker(protocol, r
 
 
 async def test_each_attempt_meets_in_rooms_of_its_own():
-    async with two_of_each() as (engines, router):
+    async with retrying() as (engines, router):
         engines["decode-0"].status = 500
         async with router.post() as response:
             assert response.status == 200
@@ -87,7 +82,7 @@ async def test_each_attempt_meets_in_rooms_of_its_own():
 
 @pytest.mark.parametrize("protocol", ["sglang", "vllm"])
 async def test_what_the_last_decode_worker_said_goes_to_the_client(protocol):
-    async with two_of_each(protocol) as (engines, router):
+    async with retrying(protocol) as (engines, router):
         for engine in (engines["decode-0"], engines["decode-1"]):
             engine.status, engine.retry_after_s = 503, 0
         async with router.post() as response:
@@ -101,7 +96,7 @@ async def test_what_the_last_decode_worker_said_goes_to_the_client(protocol):
 @pytest.mark.parametrize("protocol", ["sglang", "vllm"])
 @pytest.mark.parametrize("role", ["prefill", "decode"])
 async def test_a_pair_with_a_worker_found_dead_is_replaced(protocol, role):
-    async with two_of_each(protocol, health=QUICK_CHECKS) as (engines, router):
+    async with retrying(protocol, health=QUICK_CHECKS) as (engines, router):
         dead = engines[f"{role}-0"]
         dead.fault = Fault.HANG
         async with await RawClient.connect(router.url) as client:
@@ -116,7 +111,7 @@ async def test_a_pair_with_a_worker_found_dead_is_replaced(protocol, role):
 
 
 async def test_a_client_that_leaves_between_two_pairs_ends_it():
-    async with two_of_each(retries={"initial_backoff_s": 1000, "max_backoff_s": 1000}) as (engines, router):
+    async with retrying(retries={"initial_backoff_s": 1000, "max_backoff_s": 1000}) as (engines, router):
         engines["decode-0"].status = engines["decode-1"].status = 500
         async with await RawClient.connect(router.url) as client:
             client.send()
@@ -130,7 +125,7 @@ async def test_a_client_that_leaves_between_two_pairs_ends_it():
 async def test_legs_that_both_hang_are_checked_and_neither_is_blamed():
     """Of SGLang's two legs each waits for the other: from outside nobody can tell which one hangs."""
     settings = {"limits": {"first_byte_timeout_s": 0.1}, "breaker": {"failure_threshold": 1}}
-    async with two_of_each(**settings) as (engines, router):
+    async with retrying(**settings) as (engines, router):
         engines["prefill-0"].fault = Fault.HANG
         probes = engines["prefill-0"].probes, engines["decode-0"].probes
         async with router.post() as response:
@@ -144,7 +139,7 @@ async def test_legs_that_both_hang_are_checked_and_neither_is_blamed():
 
 @pytest.mark.parametrize("protocol", ["sglang", "vllm"])
 async def test_when_no_prefill_worker_can_be_reached_each_is_tried_once(protocol):
-    async with two_of_each(protocol) as (engines, router):
+    async with retrying(protocol) as (engines, router):
         for name in ("prefill-0", "prefill-1"):
             await engines[name].stop()
         async with router.post() as response:
@@ -157,7 +152,7 @@ async def test_when_no_prefill_worker_can_be_reached_each_is_tried_once(protocol
 @pytest.mark.parametrize("is_stopped", [True, False], ids=["stopped", "wrong port"])
 async def test_a_bootstrap_server_that_cannot_be_asked_sends_the_request_elsewhere(is_stopped):
     mooncake = {"connector": "mooncake", "options": {"connector": "mooncake"}}
-    async with two_of_each("vllm", **mooncake) as (engines, router):
+    async with retrying("vllm", **mooncake) as (engines, router):
         if is_stopped:
             await engines["prefill-0"].stop()
         else:
@@ -187,9 +182,8 @@ class DecodeLegs:
 @contextlib.asynccontextmanager
 async def dead_between_the_legs(connector, **settings):
     """Give a client whose decode worker goes while its prompt is computed, and the engines."""
-    options = {"connector": connector.removesuffix("-push")}
-    settings = {"connector": connector, "options": options} | settings
-    async with two_of_each("vllm", **settings) as (engines, router), await RawClient.connect(router.url) as client:
+    settings = {"connector": connector, "options": options_of("vllm", connector)} | settings
+    async with retrying("vllm", **settings) as (engines, router), await RawClient.connect(router.url) as client:
         engines["prefill-0"].ttft_s = 0.05
         yield engines, router, client
 

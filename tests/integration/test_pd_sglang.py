@@ -9,23 +9,19 @@ import pytest
 from router_core.api import Leg, OutcomeStatus
 from router_core.testing.simulated_engine import Fault, SimulatedEngine
 
-from .pd_support import DECODE, NEVER_S, PREFILL, JointPolicy, assert_nothing_is_left, pair, running_pair_router
-from .support import CHAT, RawClient, chat, in_house, until
+from .pd_support import (
+    DECODE,
+    NEVER_S,
+    PREFILL,
+    JointPolicy,
+    assert_nothing_is_left,
+    pair,
+    running_pair_router,
+    two_of_each,
+)
+from .support import BUILT_IN, CHAT, RawClient, chat, in_house, until
 
 SUCCESS, CANCELLED, ERROR = OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED, OutcomeStatus.ERROR
-BUILT_IN = [
-    "cache_aware",
-    "consistent_hash",
-    "dynamo_cost",
-    "least_loaded",
-    "lmetric",
-    "lpwl",
-    "manual",
-    "power_of_two",
-    "random",
-    "round_robin",
-    "weighted",
-]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -130,12 +126,8 @@ def logprobs(text):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 async def test_every_built_in_policy_places_pairs(name):
-    knobs = {"pd": "sglang", "tokens": 4}
     async with (
-        SimulatedEngine(name="p0", role="prefill", **knobs) as p0,
-        SimulatedEngine(name="p1", role="prefill", **knobs) as p1,
-        SimulatedEngine(name="d0", role="decode", **knobs) as d0,
-        SimulatedEngine(name="d1", role="decode", **knobs) as d1,
+        two_of_each() as ((p0, p1), (d0, d1)),
         running_pair_router([p0, p1], [d0, d1], policy={"name": name, "seed": 1}) as router,
     ):
         for number in range(8):
@@ -147,13 +139,7 @@ async def test_every_built_in_policy_places_pairs(name):
 
 
 async def test_a_policy_for_each_side_and_a_joint_one():
-    knobs = {"pd": "sglang", "tokens": 4}
-    async with (
-        SimulatedEngine(name="p0", role="prefill", **knobs) as p0,
-        SimulatedEngine(name="p1", role="prefill", **knobs) as p1,
-        SimulatedEngine(name="d0", role="decode", **knobs) as d0,
-        SimulatedEngine(name="d1", role="decode", **knobs) as d1,
-    ):
+    async with two_of_each() as ((p0, p1), (d0, d1)):
         sides = {"prefill_policy": "cache_aware", "decode_policy": {"name": "power_of_two"}}
         async with running_pair_router([p0, p1], [d0, d1], **sides) as router:
             for _ in range(4):
@@ -164,7 +150,7 @@ async def test_a_policy_for_each_side_and_a_joint_one():
         async with running_pair_router([p0, p1], [d0, d1], policy=in_house(JointPolicy)) as router:
             before = p1.transfers, d1.transfers
             for _ in range(3):
-                assert await router.ask() == "d1"
+                assert await router.ask() == "decode-1"
             assert (p1.transfers - before[0], d1.transfers - before[1]) == (3, 3)
 
 
@@ -258,12 +244,8 @@ async def test_a_stream_that_decode_breaks_off_ends_with_an_error():
 
 @pytest.mark.parametrize("role", ["prefill", "decode"])
 async def test_a_worker_that_refuses_connections_costs_another_attempt(role):
-    knobs = {"pd": "sglang", "tokens": 4}
     async with (
-        SimulatedEngine(name="p0", role="prefill", **knobs) as p0,
-        SimulatedEngine(name="p1", role="prefill", **knobs) as p1,
-        SimulatedEngine(name="d0", role="decode", **knobs) as d0,
-        SimulatedEngine(name="d1", role="decode", **knobs) as d1,
+        two_of_each() as ((p0, p1), (d0, d1)),
         running_pair_router([p0, p1], [d0, d1]) as router,
     ):
         await {"prefill": p0, "decode": d0}[role].stop()
@@ -304,63 +286,3 @@ async def test_other_inference_paths_go_to_one_prefill_worker():
         await until(lambda: router.record.completed)
         assert [outcome.leg for _, _, outcome in router.record.completed] == [Leg.SINGLE]
         assert decode.accepted == 0
-
-
-# --- clients that leave ---
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_during_the_prefill_has_its_transfer_finished(stream):
-    async with pair(prefill={"ttft_s": 0.05}, decode={"token_interval_s": NEVER_S}) as (prefill, decode, router):
-        async with await RawClient.connect(router.url) as client:
-            client.send(chat(stream=stream))
-            await prefill.wait_running()
-            client.hang_up()
-        assert await router.statuses() == (SUCCESS, CANCELLED)
-        assert (prefill.transfers, decode.transfers) == (1, 1)
-        await assert_nothing_is_left(prefill, decode)
-
-
-async def test_a_client_that_leaves_during_decode_ends_it_at_once():
-    async with pair(decode={"token_interval_s": NEVER_S}) as (prefill, decode, router):
-        async with await RawClient.connect(router.url) as client:
-            client.send(chat(stream=True))
-            await client.read_until(b"data: ")
-            client.hang_up()
-            await decode.wait_for_abort()
-        assert await router.statuses() == (SUCCESS, CANCELLED)
-        await assert_nothing_is_left(prefill, decode)
-
-
-async def test_a_client_that_leaves_while_log_probabilities_are_merged_leaves_nothing_behind():
-    async with pair(prefill={"ttft_s": 0.05}, decode={"token_interval_s": NEVER_S}) as (prefill, decode, router):
-        async with await RawClient.connect(router.url) as client:
-            client.send({"text": "x", "return_logprob": True, "stream": True}, "/generate")
-            await prefill.wait_running()
-            client.hang_up()
-        assert await router.statuses() == (SUCCESS, CANCELLED)
-        await assert_nothing_is_left(prefill, decode)
-
-
-async def test_legs_of_a_client_that_left_do_not_linger_for_ever():
-    options = {"linger_s": 0.05}
-    async with pair(prefill={"ttft_s": NEVER_S}, options=options) as (prefill, decode, router):
-        async with await RawClient.connect(router.url) as client:
-            client.send(chat())
-            await prefill.wait_running()
-            await decode.wait_running()
-            client.hang_up()
-        assert await router.statuses() == (CANCELLED, CANCELLED)
-        await assert_nothing_is_left(prefill, decode)
-
-
-async def test_legs_that_linger_are_cut_when_the_router_stops():
-    limits = {"shutdown_grace_s": 0}
-    async with pair(prefill={"ttft_s": NEVER_S}, limits=limits) as (prefill, decode, router):
-        async with await RawClient.connect(router.url) as client:
-            client.send(chat())
-            await prefill.wait_running()
-            await decode.wait_running()
-            await router.server.stop()
-        assert await router.statuses() == (CANCELLED, CANCELLED)
-        await assert_nothing_is_left(prefill, decode)

@@ -9,22 +9,25 @@ import pytest
 from router_core.api import Leg, OutcomeStatus
 from router_core.testing.simulated_engine import Fault, SimulatedEngine
 
-from .pd_support import DECODE, NEVER_S, PREFILL, assert_nothing_is_left, pair, running_pair_router
+from .pd_support import (
+    CONNECTORS,
+    DECODE,
+    NEVER_S,
+    PREFILL,
+    assert_nothing_is_left,
+    running_pair_router,
+    two_of_each,
+    vllm_pair,
+)
 from .support import CHAT, RawClient, chat, until
 
 SUCCESS, CANCELLED, ERROR = OutcomeStatus.SUCCESS, OutcomeStatus.CANCELLED, OutcomeStatus.ERROR
-CONNECTORS = ["nixl", "nixl-push", "mooncake", "p2p"]
-
-
-def vllm(connector="nixl", **settings):
-    options = {"connector": connector.removesuffix("-push")} | settings.pop("options", {})
-    return pair("vllm", connector=connector, options=options, **settings)
 
 
 @pytest.mark.parametrize("connector", CONNECTORS)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_decode_answers_what_an_engine_alone_would(connector, stream):
-    async with vllm(connector) as (prefill, decode, router):
+    async with vllm_pair(connector) as (prefill, decode, router):
         for number in range(3):  # an engine that pushes tells so in its first answer
             body = chat(f"Tell me of Köln {number}", stream=stream, max_completion_tokens=5, min_tokens=2)
             body |= {"stream_options": {"include_usage": False}} if stream else {}
@@ -51,14 +54,14 @@ async def test_decode_answers_what_an_engine_alone_would(connector, stream):
     ],
 )
 async def test_every_generating_path_has_its_two_legs(connector, path, body):
-    async with vllm(connector) as (prefill, decode, router):
+    async with vllm_pair(connector) as (prefill, decode, router):
         assert await router.ask(path, body) == "decode"
         assert await router.statuses() == (SUCCESS, SUCCESS)
         await assert_nothing_is_left(prefill, decode)
 
 
 async def test_decode_gets_the_clients_bytes_and_prefill_all_it_does_not_replace():
-    async with vllm() as (prefill, decode, router):
+    async with vllm_pair() as (prefill, decode, router):
         raw = b'{"x":1.50,"stream":false , "messages":[{"role":"user","content":"\\u00e9"}],"max_tokens":3}'
         async with router.session.post(router.url + CHAT, data=raw) as response:
             assert response.status == 200
@@ -69,7 +72,7 @@ async def test_decode_gets_the_clients_bytes_and_prefill_all_it_does_not_replace
 
 
 async def test_usage_of_the_prompt_is_what_prefill_says_and_of_the_answer_what_decode_says():
-    async with vllm() as (_prefill, _decode, router):
+    async with vllm_pair() as (_prefill, _decode, router):
         body = chat("word " * 200, max_tokens=5)
         streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
         usages = []
@@ -94,7 +97,7 @@ async def test_usage_of_the_prompt_is_what_prefill_says_and_of_the_answer_what_d
 @pytest.mark.parametrize(("path", "prompt"), [(CHAT, chat("eight by")), ("/v1/completions", {"prompt": "eight by"})])
 async def test_log_probabilities_of_the_prompt_come_from_prefill(path, prompt):
     body = prompt | {"prompt_logprobs": 0}
-    async with vllm() as (_prefill, _decode, router), SimulatedEngine(tokens=8) as alone:
+    async with vllm_pair() as (_prefill, _decode, router), SimulatedEngine(tokens=8) as alone:
         async with router.post(path, body) as response:
             merged = await response.json()
         async with router.session.post(alone.url + path, json=body) as response:
@@ -105,7 +108,7 @@ async def test_log_probabilities_of_the_prompt_come_from_prefill(path, prompt):
 
 
 async def test_an_engine_that_pushes_gets_both_legs_at_once_until_it_is_started_anew():
-    async with vllm("nixl-push") as (prefill, decode, router):
+    async with vllm_pair("nixl-push") as (prefill, decode, router):
         await router.ask()
         prefill.ttft_s = 0.05
         await router.ask()
@@ -120,7 +123,7 @@ async def test_an_engine_that_pushes_gets_both_legs_at_once_until_it_is_started_
 
 
 async def test_several_sequences_are_decodes_alone():
-    async with vllm(decode={"recomputes": True}) as (prefill, _decode, router):
+    async with vllm_pair(decode={"recomputes": True}) as (prefill, _decode, router):
         assert await router.ask(body=chat(n=2)) == "decode"
         assert await router.ask("/v1/completions", {"prompt": ["a", "b"]}) == "decode"
         assert await router.ask("/v1/messages") == "decode"  # Anthropic's form has no place for a KV cache's name
@@ -129,7 +132,7 @@ async def test_several_sequences_are_decodes_alone():
 
 
 async def test_a_client_of_decode_alone_ends_it_at_once():
-    async with vllm(decode={"recomputes": True, "ttft_s": NEVER_S}) as (prefill, decode, router):
+    async with vllm_pair(decode={"recomputes": True, "ttft_s": NEVER_S}) as (prefill, decode, router):
         async with await RawClient.connect(router.url) as client:
             client.send(chat(n=2))
             await decode.wait_running()
@@ -141,7 +144,7 @@ async def test_a_client_of_decode_alone_ends_it_at_once():
 
 async def test_a_short_prompt_is_decodes_alone():
     options = {"min_prefill_tokens": 100}
-    async with vllm(decode={"recomputes": True}, options=options) as (prefill, _decode, router):
+    async with vllm_pair(decode={"recomputes": True}, options=options) as (prefill, _decode, router):
         assert await router.ask() == "decode"
         await until(lambda: router.record.completed)
         worker, _, outcome = router.record.completed[0]
@@ -158,7 +161,7 @@ async def test_a_prompt_that_decode_has_already_is_decodes_alone():
     first = chat("word " * 1000)
     longer = {**first, "messages": [*first["messages"], {"role": "assistant", "content": "Yes."}, *first["messages"]]}
     longer["messages"][-1] = {"role": "user", "content": "And then?"}
-    async with vllm(decode={"recomputes": True}, options=options) as (prefill, decode, router):
+    async with vllm_pair(decode={"recomputes": True}, options=options) as (prefill, decode, router):
         await router.ask(body=first)
         assert (prefill.transfers, prefill.accepted) == (1, 1)
         for _ in range(2):  # what was computed alone is remembered too
@@ -174,7 +177,7 @@ async def test_a_prompt_that_decode_has_already_is_decodes_alone():
 
 async def test_the_pair_is_reserved_before_anything_is_sent():
     async with (
-        vllm(prefill={"ttft_s": NEVER_S}) as (prefill, decode, router),
+        vllm_pair(prefill={"ttft_s": NEVER_S}) as (prefill, decode, router),
         await RawClient.connect(router.url) as client,
     ):
         client.send()
@@ -182,6 +185,18 @@ async def test_the_pair_is_reserved_before_anything_is_sent():
         assert (router.worker(PREFILL).load, router.worker(DECODE).load) == (1, 1)
         assert router.worker(DECODE).decode_tokens > 0
         assert decode.accepted == 0
+
+
+async def test_a_conversation_goes_on_at_the_decode_worker_that_made_its_last_response():
+    async with (
+        two_of_each("vllm") as (prefills, decodes),
+        running_pair_router(prefills, decodes, protocol="vllm") as router,
+    ):
+        async with router.post("/v1/responses", {"input": "x"}) as response:
+            maker, made = response.headers["x-simulated-engine"], (await response.json())["id"]
+        for _ in range(4):
+            assert await router.ask("/v1/responses", {"input": "y", "previous_response_id": made}) == maker
+        await router.legs(5)
 
 
 # --- failures ---
@@ -198,7 +213,7 @@ async def test_the_pair_is_reserved_before_anything_is_sent():
 )
 @pytest.mark.parametrize("connector", CONNECTORS)
 async def test_a_prefill_that_fails_ends_the_request(connector, knobs, status, outcome):
-    async with vllm(connector, prefill=knobs) as (_prefill, decode, router):
+    async with vllm_pair(connector, prefill=knobs) as (_prefill, decode, router):
         async with router.post() as response:
             assert response.status == status
             code = (await response.json())["error"]["code"]
@@ -208,7 +223,7 @@ async def test_a_prefill_that_fails_ends_the_request(connector, knobs, status, o
 
 
 async def test_a_bootstrap_server_that_is_gone_is_the_prefill_workers_fault():
-    async with vllm("mooncake") as (_prefill, _decode, router):
+    async with vllm_pair("mooncake") as (_prefill, _decode, router):
         worker = router.worker(PREFILL)
         object.__setattr__(worker, "labels", {"bootstrap_port": "9"})
         async with router.post() as response:
@@ -219,7 +234,7 @@ async def test_a_bootstrap_server_that_is_gone_is_the_prefill_workers_fault():
 @pytest.mark.parametrize("fault", [Fault.CLOSE_BEFORE_HEAD, Fault.CLOSE_MID_STREAM])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_decode_that_dies_is_to_blame_alone(fault, stream):
-    async with vllm(decode={"fault": fault}) as (_prefill, _decode, router):
+    async with vllm_pair(decode={"fault": fault}) as (_prefill, _decode, router):
         async with await RawClient.connect(router.url) as client:
             client.send(chat(stream=stream))
             answer = await client.read_head()
@@ -232,62 +247,7 @@ async def test_a_decode_that_dies_is_to_blame_alone(fault, stream):
 
 
 async def test_decodes_error_is_passed_on():
-    async with vllm(decode={"status": 429, "retry_after_s": 3}) as (_prefill, _decode, router):
+    async with vllm_pair(decode={"status": 429, "retry_after_s": 3}) as (_prefill, _decode, router):
         async with router.post() as response:
             assert (response.status, response.headers["retry-after"]) == (429, "3")
         assert await router.statuses() == (SUCCESS, OutcomeStatus.BACKPRESSURE)
-
-
-# --- clients that leave ---
-
-
-@pytest.mark.parametrize("connector", CONNECTORS)
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_between_the_legs_strands_nothing(connector, stream):
-    async with vllm(connector, prefill={"ttft_s": 0.05}) as (prefill, decode, router):
-        async with await RawClient.connect(router.url) as client:
-            client.send(chat(stream=stream))
-            await prefill.wait_running()
-            client.hang_up()
-        assert await router.statuses() == (SUCCESS, CANCELLED)
-        assert (prefill.transfers, decode.transfers) == (1, 1)
-        assert json.loads(decode.requests[-1].body)["max_tokens"] == 1
-        await assert_nothing_is_left(prefill, decode)
-
-
-async def test_a_client_that_leaves_during_decode_ends_it_at_once():
-    async with vllm(decode={"token_interval_s": NEVER_S}) as (prefill, decode, router):
-        async with await RawClient.connect(router.url) as client:
-            client.send(chat(stream=True))
-            await client.read_until(b"data: ")
-            client.hang_up()
-            await decode.wait_for_abort()
-        assert await router.statuses() == (SUCCESS, CANCELLED)
-        await assert_nothing_is_left(prefill, decode)
-
-
-async def test_a_client_that_leaves_before_decodes_whole_answer_lets_it_linger_for_a_moment():
-    slow = {"token_interval_s": NEVER_S}
-    async with vllm(decode=slow, options={"linger_s": 0.2}) as (prefill, decode, router):
-        async with await RawClient.connect(router.url) as client:
-            client.send()
-            await decode.wait_running()
-            client.hang_up()
-        await decode.wait_for_abort()
-        assert await router.statuses() == (SUCCESS, CANCELLED)
-        await assert_nothing_is_left(prefill, decode)
-
-
-async def test_a_conversation_goes_on_at_the_decode_worker_that_made_its_last_response():
-    knobs = {"pd": "vllm", "tokens": 4}
-    async with (
-        SimulatedEngine(name="p", role="prefill", **knobs) as prefill,
-        SimulatedEngine(name="d0", role="decode", **knobs) as d0,
-        SimulatedEngine(name="d1", role="decode", **knobs) as d1,
-        running_pair_router([prefill], [d0, d1], protocol="vllm") as router,
-    ):
-        async with router.post("/v1/responses", {"input": "x"}) as response:
-            maker, made = response.headers["x-simulated-engine"], (await response.json())["id"]
-        for _ in range(4):
-            assert await router.ask("/v1/responses", {"input": "y", "previous_response_id": made}) == maker
-        await router.legs(5)
