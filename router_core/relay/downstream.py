@@ -168,8 +168,10 @@ class Downstream(RequestReader, asyncio.Protocol):
             exchange.expire()
             if self._exchange is exchange:
                 self._transport.abort()  # Nobody answered in its stead.
-        elif self._is_lingering or self._is_clogged or self._transport.is_closing():
-            self._transport.abort()  # The client does not read what it was sent.
+        elif self._is_lingering:
+            self._transport.abort()
+        elif self._is_clogged or self._transport.is_closing():
+            self._wait_for_reader()
         elif self._head is not None:
             self._refuse(BadRequestError(408, "the request's body did not arrive in time"))
         elif self._buffer:
@@ -205,6 +207,17 @@ class Downstream(RequestReader, asyncio.Protocol):
         if self._unread is None:
             self._unread = Unread(self._transport, now)
         return self._unread.still_s(now) >= self._server.limits.client_stall_timeout_s
+
+    def _wait_for_reader(self) -> None:
+        """The answer is complete, but not all of it has left: wait on if the client has read of it meanwhile."""
+        server = self._server
+        now, patience_s = server.now(), server.limits.keep_alive_timeout_s
+        if self._unread is None:
+            self._unread = Unread(self._transport, now)
+        if self._unread.still_s(now) >= patience_s:
+            self._transport.abort()
+        else:
+            self.deadline = now + patience_s
 
     def give_up_body(self) -> None:
         """The body that is coming takes memory that others need: refuse it."""
@@ -269,7 +282,7 @@ class Downstream(RequestReader, asyncio.Protocol):
         self._let_go_of_body()
 
     def _close(self) -> None:
-        """Close once everything is written; who does not read it is cut off at the deadline."""
+        """Close once everything is written; who reads none of it is cut off in time."""
         self._transport.close()
         self.deadline = self._server.now() + self._server.limits.keep_alive_timeout_s
 

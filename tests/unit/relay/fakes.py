@@ -42,6 +42,9 @@ class FakeSocket:
     def setsockopt(self, *option) -> None:
         self.options.append(option)
 
+    def fileno(self) -> int:
+        return -1
+
 
 class FakeTransport:
     """A client's transport: remembers what it was told."""
@@ -53,6 +56,7 @@ class FakeTransport:
         self.is_closed = False
         self.has_eof = False
         self.socket = FakeSocket()
+        self.unread = 100_000
 
     @property
     def is_reset(self) -> bool:
@@ -84,6 +88,9 @@ class FakeTransport:
 
     def is_closing(self) -> bool:
         return self.is_closed or self.is_aborted
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
 
     def get_extra_info(self, name: str) -> object:
         return {"socket": self.socket}[name]
