@@ -167,9 +167,9 @@ def _demo(parsed: argparse.Namespace) -> int:
 
 
 def _add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
-    from router_core.cli.simulate import command
+    from router_core.cli.simulate.arguments import add_simulate_arguments
 
-    command.add_arguments(parser)
+    add_simulate_arguments(parser)
 
 
 def _simulate(parsed: argparse.Namespace) -> int:

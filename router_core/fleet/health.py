@@ -25,7 +25,8 @@ from typing import Any, Protocol
 
 from router_core.contract.worker import Worker
 from router_core.fleet.background import BackgroundTasks
-from router_core.fleet.engine_client import CannotAskError, EngineReplyError, models_and_adapters
+from router_core.fleet.engine_client import CannotAskError, EngineReplyError
+from router_core.fleet.engine_facts import models_and_adapters
 
 log = logging.getLogger(__name__)
 

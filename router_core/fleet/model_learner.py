@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from router_core.fleet.engine_client import EngineClient, models_and_adapters
+from router_core.fleet.engine_client import EngineClient
+from router_core.fleet.engine_facts import models_and_adapters
 from router_core.fleet.pool import WorkerPool
 
 

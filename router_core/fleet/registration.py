@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from router_core.contract.worker import Worker, WorkerRole
-from router_core.fleet.engine_client import EngineFacts, engine_kind
+from router_core.fleet.engine_facts import EngineFacts, engine_kind
 from router_core.fleet.membership.roster import BOOTSTRAP_PORT_LABEL
 from router_core.fleet.registry import WorkerRegistry
 

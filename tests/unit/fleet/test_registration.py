@@ -6,7 +6,7 @@ import pytest
 
 from router_core.contract.membership import WorkerSpec
 from router_core.contract.worker import Worker, WorkerRole
-from router_core.fleet.engine_client import EngineFacts
+from router_core.fleet.engine_facts import EngineFacts
 from router_core.fleet.membership.roster import Roster
 from router_core.fleet.pool import WorkerPool
 from router_core.fleet.registration import Registrar

@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from router_core.fleet.engine_client import EngineClient, EngineFacts
+from router_core.fleet.engine_client import EngineClient
+from router_core.fleet.engine_facts import EngineFacts
 from router_core.testing.simulated_engine import SimulatedEngine
 
 BASE = {"id": "base", "owned_by": "vllm", "root": "meta/base", "parent": None}
