@@ -12,8 +12,9 @@ from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Ending
 from router_core.traffic.dead_workers import PlacedListener
 from router_core.traffic.endings import OUTCOME_OF_ENDING, last_words, outcome_of_http
+from router_core.traffic.failure import Failure, failure_of_ending, failure_of_status, retry_after_s
 from router_core.traffic.following import following
-from router_core.traffic.retry import Failure, Trials, failure_of_ending, failure_of_status, retry_after_s
+from router_core.traffic.retry import Trials
 from router_core.traffic.usage import read_usage
 
 if TYPE_CHECKING:

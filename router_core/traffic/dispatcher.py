@@ -17,9 +17,10 @@ from router_core.relay.request_head import RequestHead
 from router_core.traffic.attempt import Attempt
 from router_core.traffic.body_prompt import BodyPrompt
 from router_core.traffic.endings import ANSWER_TO_ENDING
+from router_core.traffic.failure import Failure
 from router_core.traffic.following import following
 from router_core.traffic.paths import INFERENCE_PATHS
-from router_core.traffic.retry import Failure, Trials
+from router_core.traffic.retry import Trials
 from router_core.traffic.shared import SharedTraffic
 
 _log = logging.getLogger(__name__)

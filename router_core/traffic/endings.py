@@ -7,7 +7,8 @@ from router_core.relay.exchange import SHUTTING_DOWN
 from router_core.relay.parties import Ending
 from router_core.traffic.stream_error import stream_error
 
-_BACKPRESSURE = frozenset({429, 503})
+BACKPRESSURE = frozenset({429, 503})
+"""Statuses by which a worker says that it is full."""
 OUTCOME_OF_ENDING = {
     Ending.CONNECT_FAILED: OutcomeStatus.ERROR,
     Ending.ROUTER_EXHAUSTED: OutcomeStatus.CANCELLED,
@@ -48,7 +49,7 @@ _MESSAGE_IN_MID_STREAM = {
 
 def outcome_of_http(http_status: int) -> OutcomeStatus:
     """Return what an answer that is an error says of its worker."""
-    if http_status in _BACKPRESSURE:
+    if http_status in BACKPRESSURE:
         return OutcomeStatus.BACKPRESSURE
     return OutcomeStatus.CLIENT_ERROR if http_status < 500 else OutcomeStatus.ERROR
 

@@ -21,18 +21,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
 from random import Random
-from typing import Protocol
 
 from router_core.contract.worker import Worker
-from router_core.relay.answer_heads import AnswerHead
 from router_core.relay.exchange import Exchange
-from router_core.relay.head_memory import HeadMemory
-from router_core.relay.parties import Ending, Listener
-
-_BACKPRESSURE = frozenset({429, 503})
-_MAX_DIGITS = 6
+from router_core.relay.parties import Ending
+from router_core.traffic.failure import Failure
+from router_core.traffic.pause import Pause, Scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,42 +57,6 @@ class RetryRules:
     deadline_s: float | None = None
 
 
-class Failure(Enum):
-    """Why an attempt failed, as far as it matters to the next."""
-
-    NOT_CONNECTED = auto()
-    LOST = auto()
-    GONE = auto()
-    FULL = auto()
-    STATUS = auto()
-
-
-_FAILURES = {
-    Ending.CONNECT_FAILED: Failure.NOT_CONNECTED,
-    Ending.CONNECTION_LOST: Failure.LOST,
-    Ending.GONE: Failure.GONE,
-    Ending.STALLED: Failure.LOST,
-    Ending.WORKER_DOWN: Failure.LOST,
-}
-"""The endings without an answer after which another attempt may be made. A broken answer would come again."""
-
-
-def failure_of_ending(ending: Ending) -> Failure | None:
-    """Return what the end of an attempt without an answer was; None if there is no use in another attempt."""
-    return _FAILURES.get(ending)
-
-
-def failure_of_status(status: int) -> Failure:
-    """Return what an answer was that is an error."""
-    return Failure.FULL if status in _BACKPRESSURE else Failure.STATUS
-
-
-def retry_after_s(answer: AnswerHead) -> float:
-    """Return how long a worker wishes to be left alone, 0 if it does not say so in seconds."""
-    value = answer.retry_after
-    return float(value) if value is not None and value.isdigit() and len(value) <= _MAX_DIGITS else 0.0
-
-
 class Trials:
     """What one request has been through; made when its first attempt fails.
 
@@ -115,23 +74,6 @@ class Trials:
         self.tried: tuple[Worker, ...] = ()
         self.retries = 0
         self.is_retried = False
-
-
-class Scheduler(Protocol):
-    """Puts things off; an event loop does."""
-
-    def time(self) -> float:
-        """Return its time, in seconds."""
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
-        """Call back after so many seconds."""
-
-
-class Timer(Protocol):
-    """Something that was put off."""
-
-    def cancel(self) -> None:
-        """Do not do it."""
 
 
 class Retries:
@@ -251,8 +193,8 @@ class Retries:
             delay_s: How long.
             go_on: Called with None when the time has come, else with what ended the request meanwhile.
         """
-        waiting = Waiting(self._scheduler, delay_s, go_on)
-        exchange.forward(waiting, waiting)
+        pause = Pause(self._scheduler, delay_s, go_on)
+        exchange.forward(pause, pause)
 
     def _count(self, trials: Trials, failure: Failure) -> None:
         trials.is_retried = True
@@ -265,49 +207,3 @@ class Retries:
         rules = self.rules
         pause_s = min(rules.max_backoff_s, rules.initial_backoff_s * rules.multiplier**number)
         return pause_s * self._random.uniform(1 - rules.jitter, 1 + rules.jitter)
-
-
-class Waiting(Listener):
-    """A request between two attempts. To its exchange it is destination, source and listener in one."""
-
-    __slots__ = ("_delay_s", "_go_on", "_scheduler", "_timer", "answer_heads", "silence")
-
-    def __init__(self, scheduler: Scheduler, delay_s: float, go_on: Callable[[Ending | None], None]) -> None:
-        self.answer_heads: HeadMemory[AnswerHead] = HeadMemory()
-        self.silence = None
-        self._scheduler = scheduler
-        self._delay_s = delay_s
-        self._go_on = go_on
-        self._timer: Timer | None = None
-
-    def send(self, exchange: Exchange, *, fresh: bool = False) -> Waiting:
-        """Begin to wait."""
-        del fresh
-        exchange.sent(self, is_reused=False)
-        self._timer = self._scheduler.call_later(self._delay_s, self._fire)
-        return self
-
-    def _fire(self) -> None:
-        self._timer = None
-        self._go_on(None)
-
-    def abort(self) -> None:
-        """Wait no longer; `on_end` says why."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def release(self, *, reusable: bool) -> None:
-        """There is no answer that could end."""
-
-    def pause_reading(self) -> None:
-        """Nothing comes."""
-
-    def resume_reading(self) -> None:
-        """Nothing comes."""
-
-    def on_first_byte(self, data: bytes) -> None:
-        """Nothing comes."""
-
-    def on_end(self, ending: Ending) -> None:
-        """The client left, or the time for the whole request is over."""
-        self._go_on(ending)

@@ -9,7 +9,8 @@ from router_core.contract.worker import Worker
 from router_core.fleet.ledger import Lease
 from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Ending
-from router_core.traffic.retry import Failure, Trials, failure_of_ending
+from router_core.traffic.failure import Failure, failure_of_ending
+from router_core.traffic.retry import Trials
 
 if TYPE_CHECKING:
     from router_core.traffic.pd.pair_dispatcher import PairDispatcher

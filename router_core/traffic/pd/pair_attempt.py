@@ -31,11 +31,12 @@ from router_core.relay.parties import Ending
 from router_core.relay.side_call import SideCall
 from router_core.traffic.dead_workers import PlacedListener
 from router_core.traffic.endings import ANSWER_TO_ENDING, last_words
+from router_core.traffic.failure import Failure, failure_of_ending, failure_of_status, retry_after_s
 from router_core.traffic.pd.leg import PairLeg
 from router_core.traffic.pd.linger import Linger
 from router_core.traffic.pd.next_attempt import NextAttempt
 from router_core.traffic.pd.pair import Pair
-from router_core.traffic.retry import Failure, Trials, failure_of_ending, failure_of_status, retry_after_s
+from router_core.traffic.retry import Trials
 
 if TYPE_CHECKING:
     from router_core.traffic.pd.pair_dispatcher import PairDispatcher

@@ -8,7 +8,8 @@ import pytest
 
 from router_core.relay.answer_heads import AnswerHead
 from router_core.relay.parties import Ending
-from router_core.traffic.retry import Failure, Retries, RetryRules, Trials, retry_after_s
+from router_core.traffic.failure import Failure, retry_after_s
+from router_core.traffic.retry import Retries, RetryRules, Trials
 
 NOT_CONNECTED, LOST, GONE, FULL, STATUS = Failure
 
