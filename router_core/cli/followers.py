@@ -13,6 +13,7 @@ from router_core.observability.tracing import Tracing
 from router_core.relay.server import RelayServer
 from router_core.traffic.decision_headers import decision_headers
 from router_core.traffic.following import Follow
+from router_core.traffic.paths import route_of
 
 
 def build_followers(config: RouterConfig, stack: contextlib.AsyncExitStack, relay: RelayServer) -> list[Follow]:
@@ -32,6 +33,7 @@ def build_followers(config: RouterConfig, stack: contextlib.AsyncExitStack, rela
             endpoint=config.tracing.endpoint,
             sample_ratio=config.tracing.sample_ratio,
             service_name=config.tracing.service_name,
+            route_of=route_of,
         )
         stack.push_async_callback(asyncio.to_thread, tracing.stop)
         followers.append(tracing.follow)

@@ -7,10 +7,11 @@ import stat
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from router_core.config.auth import DEFAULT_KEY, ApiKey, AuthConfig, KeyFile
 from router_core.config.sources import read_mapping
-from router_core.config.wording import dotted, what_is_wrong
+from router_core.config.wording import place_of, what_is_wrong
 from router_core.contract.errors import StartupError
 
 _log = logging.getLogger(__name__)
@@ -43,12 +44,18 @@ def all_keys(auth: AuthConfig) -> tuple[ApiKey, ...]:
 
 def _keys_of(file: Path) -> tuple[ApiKey, ...]:
     try:
-        keys = KeyFile.model_validate(read_mapping(file)).keys
+        keys = KeyFile.model_validate(read_mapping(file, quotes=False)).keys
     except ValidationError as error:
-        raise StartupError(
-            f"{file}: {dotted(details['loc'])}: {what_is_wrong(details, ('auth', *details['loc']))}"
-            for details in error.errors(include_url=False)
-        ) from None  # pydantic's own words show what was given
+        problems = (f"{file}: {_sentence(details)}" for details in error.errors(include_url=False))
+        raise StartupError(dict.fromkeys(problems)) from None  # pydantic's own words show what was given
     if file.stat().st_mode & stat.S_IROTH and any(key.key is not None for key in keys):
         _log.warning("%s: anybody on this machine may read these API keys: chmod o-r, or give sha256 for key", file)
     return keys
+
+
+def _sentence(details: ErrorDetails) -> str:
+    location = tuple(part for part in details["loc"] if part != "[key]")
+    if location[:1] != ("keys",):
+        return "has a name beside `keys`, the only one known there; write each key as an entry under `keys`"
+    location = ("auth", *location)
+    return f"{place_of(details, location).removeprefix('auth.')}: {what_is_wrong(details, location)}"

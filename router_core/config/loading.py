@@ -14,7 +14,7 @@ from router_core.config.schema import RouterConfig
 from router_core.config.selection import DEFAULT_POLICY
 from router_core.config.sources import CONFIG_VARIABLE, Setting, from_environment, from_file, from_flags
 from router_core.config.values import ContradictionError
-from router_core.config.wording import Location, dotted, what_is_wrong
+from router_core.config.wording import Location, place_of, what_is_wrong
 from router_core.contract.errors import StartupError
 
 _NO_WORKER = (
@@ -186,4 +186,4 @@ def _sentence(details: ErrorDetails, draft: _Draft) -> str:
         sources += [source for other in error.others for source in draft.sources_of((*location[:-1], other))]
     where = f" ({', '.join(dict.fromkeys(sources))})" if sources else ""
     what = what_is_wrong(details, location)
-    return f"{dotted(location)}: {what}{where}" if location else f"{what}{where}"
+    return f"{place_of(details, location)}: {what}{where}" if location else f"{what}{where}"

@@ -167,8 +167,12 @@ def _is_known(path: tuple[str, ...]) -> bool:
 # --- reading a file ---
 
 
-def read_mapping(path: Path) -> Mapping[Any, Any]:
+def read_mapping(path: Path, *, quotes: bool = True) -> Mapping[Any, Any]:
     """Return what a YAML or TOML file holds; an empty one holds nothing.
+
+    Args:
+        path: The file.
+        quotes: Whether an error may quote what stands there; no for a file of secrets.
 
     Raises:
         StartupError: If it cannot be read, or is not a mapping in YAML or TOML.
@@ -187,18 +191,28 @@ def read_mapping(path: Path) -> Mapping[Any, Any]:
     try:
         content = tomllib.loads(text) if suffix == ".toml" else yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except tomllib.TOMLDecodeError as error:
-        raise StartupError([f"{path}: is not valid TOML: {error}"]) from error
+        where = "" if quotes else "".join(re.findall(r" \(at [^()]*\)$", str(error)))
+        cause = error if quotes else None
+        raise StartupError([f"{path}: is not valid TOML: {_words(error, quotes=quotes)}{where}"]) from cause
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise StartupError([f"{path}{where}: {error.problem or error.context}"]) from error
+        problem = _words(error.problem or error.context, quotes=quotes)
+        raise StartupError([f"{path}{where}: {problem}"]) from (error if quotes else None)
     except (yaml.YAMLError, *ODD_YAML) as error:
-        raise StartupError([f"{path}: is not valid YAML: {error}"]) from error
+        problem = _words(error, quotes=quotes)
+        raise StartupError([f"{path}: is not valid YAML: {problem}"]) from (error if quotes else None)
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise StartupError([f"{path}: holds {_kind(content)}; write settings as `name: value`, one on each line"])
     return content
+
+
+def _words(problem: object, *, quotes: bool) -> str:
+    """Return what a parser complains of; on wish only as far as it does not quote the file."""
+    text = str(problem)
+    return text if quotes else re.split("['\"]", text)[0].strip() or "something does not fit"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -218,7 +232,7 @@ def _refuse_repeated_keys(keys: Iterable[yaml.Node]) -> None:
         earlier = first.setdefault(key.value, key)
         if earlier is not key:
             line = earlier.start_mark.line + 1
-            problem = f"{key.value!r} stands twice, the first time in line {line}; keep one of them"
+            problem = f"a name stands twice, the first time in line {line}; keep one of them: {key.value!r}"
             raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 
 from pydantic_core import ErrorDetails
@@ -24,13 +25,15 @@ def what_is_wrong(details: ErrorDetails, location: Location) -> str:
     5. A value of the wrong kind or out of range.
     """
     if details["type"] in ("extra_forbidden", "invalid_key"):
-        return f"unknown setting; {_remedy_for_unknown(location)}"
+        return f"{'unknown name' if _is_of_a_key(location) else 'unknown setting'}; {_remedy_for_unknown(location)}"
     if details["type"] == "value_error":
         return str(details["ctx"]["error"])
     if details["type"] == "missing":
         return "is missing; add it"
     if details["type"] == "path_not_file":
-        return f"{shown(str(details['input']))} is no file; give one that exists"
+        given = str(details["input"])
+        may_be_key = location == ("auth", "keys_file") and not re.search(r"/|\.(ya?ml|toml)$", given)
+        return f"{'the value' if may_be_key else shown(given)} is no file; give one that exists"
     given = "the value" if _is_secret(location) else shown(details["input"])
     return f"{given} does not fit; give {_expected_at(location)}"
 
@@ -38,7 +41,18 @@ def what_is_wrong(details: ErrorDetails, location: Location) -> str:
 def _is_secret(location: Location) -> bool:
     """Return whether what stands there may be a key: it must not get into a message."""
     names = [part for part in location if isinstance(part, str)]
-    return bool(names) and names[-1] in _SECRET
+    return _is_of_a_key(location) or (bool(names) and names[-1] in _SECRET)
+
+
+def _is_of_a_key(location: Location) -> bool:
+    """Return whether a place is inside an API key's entry, where anything may be the key, put into the wrong place."""
+    return location[:2] == ("auth", "keys") and len(location) > 3
+
+
+def place_of(details: ErrorDetails, location: Location) -> str:
+    """Return the place to name in the sentence; of a name nobody knows in a key's entry, the entry."""
+    is_unknown = details["type"] in ("extra_forbidden", "invalid_key")
+    return dotted(location[:-1] if is_unknown and _is_of_a_key(location) else location)
 
 
 _SECRET = frozenset({"api_key", "key", "keys", "sha256"})

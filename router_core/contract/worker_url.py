@@ -21,6 +21,20 @@ _NUMBER = re.compile(r"([0-9]+|0x[0-9a-f]*)\.?")
 _METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"})
 _METADATA_ADDRESSES = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200")))
 
+# IPv6 addresses whose last 32 bits are an IPv4 address, which a translator or the system connects to.
+_HOLDING_IPV4 = tuple(
+    map(
+        ipaddress.IPv6Network,
+        (
+            "::/96",  # compatible, RFC 4291
+            "::ffff:0:0/96",  # mapped, RFC 4291
+            "::ffff:0:0:0/96",  # translated, RFC 7915
+            "64:ff9b::/96",  # NAT64, RFC 6052
+            "64:ff9b:1::/48",  # NAT64 of a site's own, RFC 8215
+        ),
+    )
+)
+
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -89,9 +103,16 @@ def _is_metadata(host: str) -> bool:
     address = _address(host)
     if address is None:
         return host.removesuffix(".") in _METADATA_HOSTS
-    inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    address = inner or address
+    if isinstance(address, ipaddress.IPv6Address):
+        address = _ipv4_in(address) or address
     return address.is_link_local or address in _METADATA_ADDRESSES
+
+
+def _ipv4_in(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that an IPv6 address stands for."""
+    if any(address in network for network in _HOLDING_IPV4):
+        return ipaddress.IPv4Address(address.packed[-4:])
+    return address.sixtofour
 
 
 def _address(host: str) -> _Address | None:

@@ -32,6 +32,8 @@ class Tracing:
         endpoint: A collector's address for OTLP over HTTP.
         sample_ratio: Share of the requests without a trace of their own that get one.
         service_name: Whose spans these are.
+        route_of: From a path to the route it is one of, such as `/v1/responses/{response_id}`; None if it is unknown.
+            Spans are named by it, never by the path: clients can make up any number of those.
 
     Raises:
         StartupError: If OpenTelemetry is not installed.
@@ -44,6 +46,7 @@ class Tracing:
         endpoint: str | None = None,
         sample_ratio: float = 1.0,
         service_name: str = "router-core",
+        route_of: Callable[[bytes], str | None],
     ) -> None:
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -68,6 +71,7 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
         self._in_context: Callable[..., Any] = set_span_in_context  # Any: the library's own context
         self._server = SpanKind.SERVER
+        self._route_of = route_of
 
     def follow(self, exchange: Exchange) -> RequestSpan | None:
         """Begin the span of a request, if it is to be traced."""
@@ -75,12 +79,14 @@ class Tracing:
         given = {name: head.fields.get(name.encode()) for name in _FIELDS}
         carrier = {name: value.decode("latin-1") for name, value in given.items() if value is not None}
         method, path = head.method.decode("ascii"), head.path.decode("ascii", "backslashreplace")
-        span = self._tracer.start_span(
-            f"{method} {path}", self._propagator.extract(carrier) if carrier else None, self._server
-        )
+        route = self._route_of(head.path)
+        name = method if route is None else f"{method} {route}"
+        span = self._tracer.start_span(name, self._propagator.extract(carrier) if carrier else None, self._server)
         if not span.is_recording():
             return None
         span.set_attributes({"http.request.method": method, "url.path": path, "router.request_id": exchange.request_id})
+        if route is not None:
+            span.set_attribute("http.route", route)
         sent: dict[str, str] = {}
         self._propagator.inject(sent, self._in_context(span))
         # A tracestate of the caller's that the library does not pass on must not go on beside the new parent.

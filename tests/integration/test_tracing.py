@@ -84,6 +84,25 @@ async def test_a_span_tells_who_was_picked_and_why_and_stands_between_caller_and
     assert [event.name for event in span.events] == ["placed", "attempt ended"]
 
 
+async def test_a_path_that_nobody_knows_makes_no_name_of_a_span():
+    paths = "/made/up", "/v1/responses/resp_made-up", "/v1/responses/resp_1/cancel", "/v1/responses/a/b/c"
+    async with (
+        collector() as (found, url),
+        SimulatedEngine() as engine,
+        running_router([engine], tracing={"endpoint": url}, proxy_unknown_paths=True) as router,
+    ):
+        for path in paths:
+            async with router.get(path) as response:
+                await response.read()
+    spans = [(span.name, attributes(span.attributes)) for span in found.spans]
+    assert [(name, told["url.path"], told.get("http.route")) for name, told in spans] == [
+        ("GET", "/made/up", None),
+        ("GET /v1/responses/{id}", "/v1/responses/resp_made-up", "/v1/responses/{id}"),
+        ("GET /v1/responses/{id}/cancel", "/v1/responses/resp_1/cancel", "/v1/responses/{id}/cancel"),
+        ("GET", "/v1/responses/a/b/c", None),
+    ]
+
+
 async def test_each_attempt_is_an_event_and_a_failure_is_an_error():
     async with collector() as (found, url), SimulatedEngine() as gone:
         async with running_router([gone], tracing={"endpoint": url}) as router:
@@ -128,7 +147,7 @@ async def test_a_request_without_a_trace_begins_one():
 async def test_a_missing_library_is_a_sentence(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(StartupError, match=r"pip install 'router-core\[otel\]'"):
-        Tracing(endpoint="http://127.0.0.1:4318/v1/traces")
+        Tracing(endpoint="http://127.0.0.1:4318/v1/traces", route_of=lambda path: None)
 
 
 @pytest.mark.parametrize(("protocol", "role"), [("sglang", "decode"), ("sglang", "prefill"), ("vllm", "prefill")])

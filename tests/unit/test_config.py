@@ -2,6 +2,7 @@
 
 import json
 import math
+import traceback
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_broken_toml_is_shown_with_its_line(write):
 def test_a_key_that_stands_twice_is_shown_with_both_lines(write):
     sentence = problem(write("health:\n  interval_s: 1\n  timeout_s: 1\n  interval_s: 2\n"))
     assert "line 4" in sentence
-    assert "'interval_s' stands twice, the first time in line 2" in sentence
+    assert "a name stands twice, the first time in line 2; keep one of them: 'interval_s'" in sentence
 
 
 def test_merged_yaml_mappings_may_repeat_a_key(write):
@@ -577,14 +578,18 @@ SECRET = "sk-s3cret"
         ([{"name": "a b", "key": SECRET}], "auth.keys[0].name: a key's name is up to 64 letters"),
         (
             [{"name": "a", "key": SECRET, "scope": "admin"}],
-            "keys[0].scope: unknown setting; did you mean 'scopes'?",
+            "keys[0]: unknown name; did you mean 'scopes'?",
         ),
         (
             [{"name": "a", "key": SECRET, "scopes": ["root"]}],
-            "'root' does not fit; give one or more of inference",
+            "keys[0].scopes[0]: the value does not fit; give one or more of inference",
         ),
         ([{"name": "a", "key": SECRET, "scopes": []}], "does not fit; give one or more of inference, admin"),
-        ([{"name": "a", "key": SECRET, "weight": 0}], "auth.keys[0].weight: 0 does not fit; give a number above 0"),
+        ([{"name": "a", "key": SECRET, "weight": 0}], "keys[0].weight: the value does not fit; give a number above 0"),
+        ([{"name": "b", "key": "sk-b", SECRET: "a"}], "keys[0]: unknown name; known here: name, key, sha256"),
+        ([{"name": "a", "key": "sk-a", "scopes": SECRET}], "keys[0].scopes[0]: the value does not fit; give one"),
+        ([{"name": "a", "key": "sk-a", "max_priority": SECRET}], "keys[0].max_priority: the value does not fit"),
+        ([{"name": "a", "key": "sk-a", "weight": {SECRET: 1}}], "keys[0].weight: the value does not fit"),
         (SECRET, "auth.keys[0]: is not NAME=KEY"),
         ({SECRET: 1}, "auth.keys: the value does not fit; give a list of API keys"),
     ],
@@ -601,6 +606,35 @@ def test_what_is_wrong_with_a_key_is_a_sentence_that_does_not_show_it(write, key
             all_keys(config.auth)
         assert sentence.removeprefix("auth.") in str(caught.value)
         assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("SECRET: a\n", ": has a name beside `keys`, the only one known there; write"),
+        ("keys: []\nSECRET: a\n", ": has a name beside `keys`"),
+        ("keys:\n - {SECRET: 1, name: a, SECRET: 2}\n", ", line 2, column 28: a name stands twice, the first time in"),
+        ("keys: *SECRET\n", ", line 1, column 7: found undefined alias"),
+        ("keys: !SECRET x\n", ", line 1, column 7: could not determine a constructor for the tag"),
+        ("keys: !!float SECRET\n", ": is not valid YAML: could not convert string to float:"),
+        ("keys: [a=SECRET\n", ", line 2, column 1: expected"),
+        ("a = {SECRET = 1, SECRET = 2}", ": is not valid TOML: Duplicate inline table key (at line 1, column"),
+        ("keys = [SECRET]", ": is not valid TOML: Invalid value (at line 1, column 9)"),
+    ],
+)
+def test_a_wrong_file_of_keys_is_not_quoted(write, text, sentence):
+    file = write(text.replace("SECRET", SECRET), "keys.toml" if "TOML" in sentence else "keys.yaml")
+    config = load(write(f"auth: {{keys_file: {file.name}}}"))
+    with pytest.raises(StartupError) as caught:
+        all_keys(config.auth)
+    assert f"{file}{sentence}" in str(caught.value)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_key_in_place_of_the_file_of_keys_is_not_shown():
+    found = problem(environ={"ROUTER_CORE_AUTH__KEYS_FILE": SECRET})
+    assert found.startswith("auth.keys_file: the value is no file; give one that exists (environment variable ")
+    assert SECRET not in found
 
 
 def test_names_and_keys_stand_once():

@@ -15,6 +15,7 @@ from router_core.contract.worker_url import make_worker_url, worker_url
         ("http://a:443", "http://a:443"),
         ("http://[FD00::1]:8000", "http://[fd00::1]:8000"),
         ("http://[0:0:0:0:0:0:0:1]:8000", "http://[::1]:8000"),
+        ("http://[64:FF9B::10.0.0.7]:8000", "http://[64:ff9b::a00:7]:8000"),
         ("http://a_b:1/", "http://a_b:1"),
         ("http://10.0.0.7:8000", "http://10.0.0.7:8000"),
         ("http://worker-0.workers.default.svc.cluster.local.:80", "http://worker-0.workers.default.svc.cluster.local."),
@@ -43,7 +44,9 @@ def test_what_is_no_workers_url_is_refused(url: str):
 
 @pytest.mark.parametrize(
     "host", ["169.254.169.254", "169.254.0.1", "[fe80::1]", "[::ffff:169.254.169.254]", "[fd00:ec2::254]",
-             "metadata.google.internal", "METADATA.google.internal.", "metadata", "100.100.100.200"]
+             "metadata.google.internal", "METADATA.google.internal.", "metadata", "100.100.100.200",
+             "[64:ff9b::a9fe:a9fe]", "[64:ff9b::169.254.169.254]", "[64:ff9b:1:2::a9fe:a9fe]", "[::a9fe:a9fe]",
+             "[::ffff:0:a9fe:a9fe]", "[2002:a9fe:a9fe::1]", "[64:ff9b::100.100.100.200]"]
 )  # fmt: skip
 def test_a_metadata_service_is_no_worker(host: str):
     with pytest.raises(ValueError, match="link-local or metadata address"):
