@@ -181,7 +181,7 @@ async def test_a_client_that_reads_slowly_is_not_the_workers_silence():
         running_router([worker], limits={"stall_timeout_s": 0.05}) as router,
         router.post() as response,
     ):
-        (exchange,) = router.server._relay.exchanges()
+        (exchange,) = router.server.relay.exchanges()
         await until(lambda: exchange._is_paused, "the client to be seen as slow")
         for _ in range(2):
             looked_at = exchange._still_since

@@ -102,7 +102,7 @@ async def test_slow_senders_are_cut_off_and_nobody_waits_for_them():
             assert await router.ask() == "a"
         for client in slow:
             assert (await client.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 408 ")
-        await until(lambda: len(router.server._relay.connections) <= 1, "the slow ones to be gone")
+        await until(lambda: len(router.server.relay.connections) <= 1, "the slow ones to be gone")
         assert len(engine.requests) == 10
 
 
@@ -123,7 +123,7 @@ async def test_a_head_that_drips_is_timed_from_its_first_byte():
 async def test_clients_over_the_limit_are_told_so_and_the_others_go_on():
     async with router_with_engine(limits={"max_connections": 20}) as (router, _), contextlib.AsyncExitStack() as stack:
         kept = [await stack.enter_async_context(await RawClient.connect(router.url)) for _ in range(20)]
-        relay = router.server._relay
+        relay = router.server.relay
         await until(lambda: len(relay.connections) == 20, "twenty connections")
         for _ in range(3):
             client = await stack.enter_async_context(await RawClient.connect(router.url))
@@ -140,7 +140,7 @@ async def test_clients_over_the_limit_are_told_so_and_the_others_go_on():
 
 async def test_far_too_many_clients_are_cut_without_a_word():
     async with router_with_engine(limits={"max_connections": 1}) as (router, _), contextlib.AsyncExitStack() as stack:
-        relay = router.server._relay
+        relay = router.server.relay
         clients = [await stack.enter_async_context(await RawClient.connect(router.url)) for _ in range(400)]
         heard = [await client.read_rest() for client in clients[1:]]
         assert all(b" 503 " in text or not text for text in heard)
@@ -153,7 +153,7 @@ async def test_far_too_many_clients_are_cut_without_a_word():
 async def test_idle_connections_take_little_memory_and_harm_nobody():
     async with router_with_engine() as (router, _), contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(await RawClient.connect(router.url)) for _ in range(500)]
-        await until(lambda: len(router.server._relay.connections) >= 500, "all to be connected")
+        await until(lambda: len(router.server.relay.connections) >= 500, "all to be connected")
         for index, client in enumerate(clients):
             client.writer.write(POST[: index % len(POST)])
         for _ in range(5):
@@ -169,7 +169,7 @@ async def test_pipelined_requests_without_end_are_kept_within_bounds():
     ):
         client.send()
         await engine.wait_running()
-        (connection,) = (c for c in router.server._relay.connections if c._exchange is not None)
+        (connection,) = (c for c in router.server.relay.connections if c._exchange is not None)
         for _ in range(50):
             client.writer.write(flood)
         await until(lambda: not connection._is_reading, "the router to read no more")

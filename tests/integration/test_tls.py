@@ -195,7 +195,7 @@ async def test_a_client_that_reads_slowly_holds_back_its_worker_alone(authority:
         slow.send()
         await slow.read_head()
         begun.set()
-        (connection,) = (c for c in router.server._relay.connections if c._exchange is not None)
+        (connection,) = (c for c in router.server.relay.connections if c._exchange is not None)
         await until(lambda: connection._is_clogged, "the client to be seen as slow")
         assert connection._transport.get_write_buffer_size() < size // 8
         async with router.get("/health") as response:
@@ -445,7 +445,7 @@ async def test_a_slow_client_gets_the_whole_of_an_answer_whose_worker_has_left(a
     last = b"y" * 100_000
 
     def is_clogged() -> bool:
-        return any(connection._is_clogged for connection in router.server._relay.connections)
+        return any(connection._is_clogged for connection in router.server.relay.connections)
 
     def flood() -> Iterator[Action]:
         yield Read()

@@ -88,10 +88,10 @@ async def test_each_failed_handshake_is_counted_by_its_reason_and_told_once(auth
             (speak(router, says=b""), "closed"),
             (speak(router, says=half, resets=True), "closed"),
         ):
-            expected = dict(router.server._relay.handshake_failures.counts)
+            expected = dict(router.server.relay.handshake_failures.counts)
             expected[reason] = expected.get(reason, 0) + 1
             await failing
-            await until(lambda: router.server._relay.handshake_failures.counts == expected, reason)  # noqa: B023
+            await until(lambda: router.server.relay.handshake_failures.counts == expected, reason)  # noqa: B023
         assert await router.ask() == "a"
         assert set(await failures(router)) == {
             "no_tls",
