@@ -45,7 +45,7 @@ class RetriesConfig(Section):
     """Seconds before the second attempt, where it cannot be made at once."""
 
     max_backoff_s: Seconds = 30
-    """Longest pause between two attempts, in seconds."""
+    """Longest pause between two attempts, in seconds; an answer with a longer `Retry-After` is the client's."""
 
     multiplier: Annotated[float, Field(ge=1, le=100, allow_inf_nan=False), BeforeValidator(not_bool)] = 1.5
     """How many times as long each pause is as the one before."""
@@ -57,10 +57,12 @@ class RetriesConfig(Section):
     """Workers' answers after which a request is sent again."""
 
     budget_share: Share = 0.2
-    """Share of the requests in flight that may be on a later attempt; it keeps an outage from being multiplied."""
+    """Share of the requests in flight that may be on a later attempt; it keeps an outage from being multiplied.
+
+    A request counts from its failure to the first byte of its answer."""
 
     budget_floor: Annotated[int, Field(ge=0, le=1000000), BeforeValidator(not_bool)] = 10
-    """Requests that may be on a later attempt, however few are in flight."""
+    """Requests that may be on a later attempt at the same time, however few are in flight."""
 
     deadline_s: Seconds | None = None
     """Seconds after a request's arrival within which a later attempt may begin; unset: `limits.request_timeout_s`."""

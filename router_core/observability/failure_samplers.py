@@ -31,10 +31,11 @@ def retry_sampler(retries: RetryFigures) -> Sampler:
     counter = MetricKind.COUNTER
 
     def sample() -> Iterator[Sample]:
-        text = "Further attempts at requests, by why the one before failed: not_connected, lost, gone, full, status."
+        reasons = "not_connected, lost, silent, gone, full, status"
+        text = f"Further attempts at requests, by why the one before failed: {reasons}."
         for reason, times in retries.granted.items():
             yield Sample("retries_total", counter, text, {"reason": reason}, times)
-        text = "Further attempts not made, by what was used up: attempts, deadline, budget."
+        text = "Further attempts not made, by what was used up: attempts, deadline, retry_after, budget."
         for reason, times in retries.refused.items():
             yield Sample("retries_refused_total", counter, text, {"reason": reason}, times)
         text = "Requests that had further attempts, by what came of them: served, failed, cancelled."

@@ -77,12 +77,14 @@ class Attempt(PlacedListener):
     def worker_down(self, worker: Worker, reason: str) -> None:
         """A worker was found dead: if it is this one's and there is no answer yet, go elsewhere, if that is granted."""
         if worker is self.worker and self._exchange.status is None and self._delay_s is None:
-            self._delay_s = self._ask_for_another(Failure.LOST)
+            self._delay_s = self._ask_for_another(Failure.SILENT)
             if self._delay_s is not None:
                 self._exchange.give_up(f"the worker was found dead: {reason}")
 
     def on_first_byte(self, data: bytes) -> None:
         """The answer begins: prefill is over, unless it is an error that begins."""
+        if self._trials is not None:
+            self._dispatcher.retries.answered(self._trials)
         status = self._exchange.status
         if status is None or status >= 400:
             return

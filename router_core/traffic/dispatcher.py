@@ -134,7 +134,8 @@ class Dispatcher:
         """Make the attempt that was granted; if it cannot be made answer for the last one, which ended so."""
 
         def go_on(end: Ending | None) -> None:
-            if end is not None or not self._place_again(exchange, request, trials):
+            may_go = end is None and self.retries.pause_over(trials)
+            if not may_go or not self._place_again(exchange, request, trials):
                 self.give_up(exchange, ending if end is None else end, trials)
 
         if delay_s > 0:

@@ -16,6 +16,7 @@ class Failure(Enum):
 
     NOT_CONNECTED = auto()
     LOST = auto()
+    SILENT = auto()
     GONE = auto()
     FULL = auto()
     STATUS = auto()
@@ -25,8 +26,8 @@ _FAILURES = {
     Ending.CONNECT_FAILED: Failure.NOT_CONNECTED,
     Ending.CONNECTION_LOST: Failure.LOST,
     Ending.GONE: Failure.GONE,
-    Ending.STALLED: Failure.LOST,
-    Ending.WORKER_DOWN: Failure.LOST,
+    Ending.STALLED: Failure.SILENT,
+    Ending.WORKER_DOWN: Failure.SILENT,
 }
 """The endings without an answer after which another attempt may be made. A broken answer would come again."""
 

@@ -10,11 +10,15 @@ While nothing of an answer has gone to the client, a request may be sent again. 
 3. It answered another of `statuses`: another attempt after a pause.
 
 Cases 2 and 3, and 1 after them, are bounded: by `max_attempts`, by the deadline, and by a budget: of all
-requests in flight only a share may be on a second or later attempt, so that an outage is not multiplied. Only to what
-a worker leaves behind that is gone the budget does not apply: else the requests on one that crashes would be lost.
+requests in flight only a share may be on a second or later attempt, so that an outage is not multiplied. A request
+holds its part of the budget until the answer for its client begins. Only to what a worker leaves behind that is gone,
+or that closed the connection while another worker is left, the budget does not apply: nobody works on that any more,
+and else the requests on a worker that crashes would be lost.
 
 The pause grows from attempt to attempt and is spread by chance. If all workers were tried, a worker's `Retry-After` is
-waited for as well; one that lies behind the deadline means no other attempt.
+waited for as well. A request that waits because a worker wishes it so holds nothing of the budget: it asks when the
+time has come. One that is to wait for longer than `max_backoff_s`, or beyond the deadline, is not sent again: its
+client gets the worker's answer, and knows better than we whether to wait.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ class RetryRules:
     Attributes:
         max_attempts: Attempts at a request in all, those that could not connect not counted; 1 for no other.
         initial_backoff_s: The first pause.
-        max_backoff_s: The longest pause.
+        max_backoff_s: The longest pause; a worker that wishes for a longer one is not asked again.
         multiplier: What each pause is longer than the one before.
         jitter: By which share of it, 0 to 1, a pause is longer or shorter at random.
         statuses: Answers after which another attempt is made.
@@ -65,15 +69,17 @@ class Trials:
         tried: Who was tried since all were.
         retries: Attempts granted beyond the first, those after a failed connection not counted.
         is_retried: Whether any further attempt was granted.
+        waits_after: While it waits as a worker wishes, why the attempt before had failed; else None.
     """
 
-    __slots__ = ("began", "is_retried", "retries", "tried")
+    __slots__ = ("began", "is_retried", "retries", "tried", "waits_after")
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.tried: tuple[Worker, ...] = ()
         self.retries = 0
         self.is_retried = False
+        self.waits_after: Failure | None = None
 
 
 class Retries:
@@ -86,7 +92,7 @@ class Retries:
         results: Requests that had further attempts and are over, by what came of them: `served` with an answer that is
             not one to try again after, `failed`, or `cancelled` by the client's leaving.
         now: The time that exchanges' deadlines are in.
-        retrying: Requests that have had, or wait for, a later attempt and are not over.
+        retrying: Requests on a later attempt, or in a pause of ours before it, that no answer has begun for.
     """
 
     def __init__(
@@ -109,7 +115,7 @@ class Retries:
         """
         self.rules = rules
         self.granted = {failure.name.lower(): 0 for failure in Failure}
-        self.refused = dict.fromkeys(("attempts", "deadline", "budget"), 0)
+        self.refused = dict.fromkeys(("attempts", "deadline", "retry_after", "budget"), 0)
         self.results = dict.fromkeys(("served", "failed", "cancelled"), 0)
         self.now = scheduler.time
         self._in_flight = in_flight
@@ -147,24 +153,43 @@ class Retries:
         # 2. A pause that would be of no use is not made.
         is_prompt = is_anyone_left and failure is not Failure.STATUS
         delay_s = 0.0 if is_prompt else self._pause_s(trials.retries)
-        if not is_anyone_left:
-            delay_s = max(delay_s, wish_s)
+        is_wished = not is_anyone_left and wish_s > delay_s
+        if is_wished:
+            if wish_s > rules.max_backoff_s:
+                self.refused["retry_after"] += 1
+                return None
+            delay_s = wish_s * self._random.uniform(1, 1 + rules.jitter)  # others were told the same
         due = self.now() + delay_s
         if due >= exchange.deadline or (rules.deadline_s is not None and due > trials.began + rules.deadline_s):
             self._refuse("deadline")
             return None
         # 3. The budget.
-        allowed = max(rules.budget_floor, rules.budget_share * (self._in_flight() + len(self.retrying)))
-        is_spent = trials not in self.retrying and len(self.retrying) >= allowed
-        if is_spent and failure is not Failure.GONE:
-            self._refuse("budget")
-            return None
-        self.retrying.add(trials)
+        if is_wished:
+            self.retrying.discard(trials)
+            trials.waits_after = failure
+        else:
+            is_dropped = failure is Failure.GONE or (failure is Failure.LOST and is_anyone_left)
+            if not is_dropped and not self._may_retry(trials):
+                return None
+            self._begin(trials, failure)
         trials.retries += 1
-        self._count(trials, failure)
         if delay_s > 0:
             self._paused(delay_s)
         return delay_s
+
+    def pause_over(self, trials: Trials) -> bool:
+        """Return whether the attempt that was granted after a pause may be made; one that waited has yet to ask."""
+        failure, trials.waits_after = trials.waits_after, None
+        if failure is None:
+            return True
+        if not self._may_retry(trials):
+            return False
+        self._begin(trials, failure)
+        return True
+
+    def answered(self, trials: Trials) -> None:
+        """The answer for the client begins: there will be no other attempt."""
+        self.retrying.discard(trials)
 
     def over(self, trials: Trials, ending: Ending, status: int | None) -> None:
         """A request whose first attempt failed is over; nothing happens if that was told already.
@@ -195,6 +220,18 @@ class Retries:
         """
         pause = Pause(self._scheduler, delay_s, go_on)
         exchange.forward(pause, pause)
+
+    def _may_retry(self, trials: Trials) -> bool:
+        rules, retrying = self.rules, self.retrying
+        allowed = max(rules.budget_floor, rules.budget_share * (self._in_flight() + len(retrying)))
+        if trials in retrying or len(retrying) < allowed:
+            return True
+        self._refuse("budget")
+        return False
+
+    def _begin(self, trials: Trials, failure: Failure) -> None:
+        self.retrying.add(trials)
+        self._count(trials, failure)
 
     def _count(self, trials: Trials, failure: Failure) -> None:
         trials.is_retried = True

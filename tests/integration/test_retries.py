@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from router_core.contract.worker import Worker
 from router_core.testing.scripted_server import Close, Pause, Read, Reset, ScriptedServer, Send, WaitForPeer, answer
 from router_core.testing.simulated_engine import Fault
 
@@ -216,6 +217,55 @@ async def test_a_retry_after_behind_the_deadline_is_the_clients_to_wait_for():
         async with router.post() as response:
             assert (response.status, response.headers["retry-after"]) == (503, "1")
         await router.settled(1)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_retry_after_longer_than_the_longest_pause_is_the_clients_to_wait_for(status):
+    later = answer(b"{}", status=status, headers="content-type: application/json\r\nretry-after: 120\r\n")
+    async with (
+        ScriptedServer(worker_script([Read(), later, Close()])) as first,
+        ScriptedServer(worker_script([Read(), later, Close()])) as second,
+        running_router([first, second], retries={"budget_floor": 1, "budget_share": 0}) as router,
+    ):
+        for _ in range(3):
+            async with router.post() as response:
+                assert (response.status, response.headers["retry-after"]) == (status, "120")
+        assert of_attempts(await router.settled(6))[:2] == [("backpressure", status, 1), ("backpressure", status, 2)]
+        retries = router.server.pools[-1].dispatcher.retries
+        assert (retries.refused["retry_after"], len(retries.retrying)) == (3, 0)
+
+
+async def test_requests_that_wait_as_a_worker_wishes_take_nothing_from_others(simulated_engine):
+    wait = answer(b"{}", status=503, headers="retry-after: 20\r\n")
+    budget = {"budget_floor": 1, "budget_share": 0}
+    async with (
+        ScriptedServer(worker_script([Read(), wait, Close()])) as full,
+        running_router([full], policy=in_house(Ordered), retries=budget, breaker={"enabled": False}) as router,
+    ):
+        clients = [await RawClient.connect(router.url) for _ in range(5)]
+        for client in clients:
+            client.send()
+        await router.settled(5)
+        async with simulated_engine() as engine:
+            router.server.pool.add(Worker(engine.url))
+            assert await router.ask() == "engine"  # the first worker is full, the second is not
+        for client in clients:
+            client.hang_up()
+        await until(router.is_settled)
+
+
+async def test_a_stream_that_has_begun_takes_nothing_from_others(simulated_engines):
+    budget = SOON | {"budget_floor": 1, "budget_share": 0}
+    async with (
+        simulated_engines(2, token_interval_s=0.05) as engines,
+        running_router(engines, policy=in_house(Ordered), retries=budget, breaker={"enabled": False}) as router,
+    ):
+        engines[0].status = 500
+        async with router.post(body=chat(stream=True, max_tokens=3000)) as running:
+            await running.content.readany()
+            async with router.post(body=chat(stream=True, max_tokens=3000)) as another:
+                assert another.status == 200
+        await until(router.is_settled)
 
 
 async def test_a_client_that_leaves_between_two_attempts_ends_it(simulated_engine):

@@ -88,6 +88,11 @@ class NextAttempt:
         """Return what follows the attempt that has begun with `request`."""
         return NextAttempt(self._dispatcher, self._exchange, request, self._trials)
 
+    def answered(self) -> None:
+        """There will be none: the client's answer begins."""
+        if self._trials is not None:
+            self._dispatcher.retries.answered(self._trials)
+
     def none(self, ending: Ending) -> None:
         """There will be none, for this one ended so."""
         if self._trials is not None:

@@ -89,7 +89,7 @@ class PairAttempt(PlacedListener):
         leg = self._pair.running_on(worker)
         if leg is None or self._exchange.status is not None or self._linger is not None or self._next.is_granted:
             return
-        if self._next.grant(worker, Failure.LOST):
+        if self._next.grant(worker, Failure.SILENT):
             error = f"the worker was found dead: {reason}"
             if leg is self._pair.decode and self._redirect(Ending.WORKER_DOWN, error):
                 return
@@ -98,6 +98,7 @@ class PairAttempt(PlacedListener):
 
     def on_first_byte(self, data: bytes) -> None:
         """The client's answer begins."""
+        self._next.answered()
         status = self._exchange.status
         if status is None or status >= 400 or self._pair.decode.is_finished:
             return

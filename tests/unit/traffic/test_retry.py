@@ -11,7 +11,7 @@ from router_core.relay.parties import Ending
 from router_core.traffic.failure import Failure, retry_after_s
 from router_core.traffic.retry import Retries, RetryRules, Trials
 
-NOT_CONNECTED, LOST, GONE, FULL, STATUS = Failure
+NOT_CONNECTED, LOST, SILENT, GONE, FULL, STATUS = Failure
 
 
 class Clock:
@@ -55,7 +55,7 @@ def test_a_failed_connection_costs_nothing_while_another_worker_is_left():
 def test_when_nobody_could_be_reached_nobody_is_asked_again():
     asked = Asked()
     assert [asked.ask(NOT_CONNECTED), asked.ask(NOT_CONNECTED, is_anyone_left=False)] == [0.0, None]
-    assert asked.retries.refused == {"attempts": 0, "deadline": 0, "budget": 0}
+    assert asked.retries.refused == {"attempts": 0, "deadline": 0, "retry_after": 0, "budget": 0}
 
 
 def test_a_worker_that_was_full_is_asked_again_after_another_refused_its_connection():
@@ -80,10 +80,10 @@ def test_what_a_worker_that_is_gone_leaves_behind_is_bounded_by_attempts_and_not
     asked = Asked(max_attempts=3, budget_floor=0, budget_share=0)
     assert [asked.ask(GONE, trials=Trials(0.0)) for _ in range(20)] == [0.0] * 20
     assert [asked.ask(GONE) for _ in range(3)] == [0.0, 0.0, None]
-    assert asked.retries.refused == {"attempts": 1, "deadline": 0, "budget": 0}
+    assert asked.retries.refused == {"attempts": 1, "deadline": 0, "retry_after": 0, "budget": 0}
 
 
-@pytest.mark.parametrize("failure", [LOST, GONE, FULL])
+@pytest.mark.parametrize("failure", [LOST, SILENT, GONE, FULL])
 def test_where_another_worker_is_left_a_pause_is_of_no_use(failure):
     asked = Asked(initial_backoff_s=1)
     assert asked.ask(failure, wish_s=20) == 0.0  # it was the other worker that wished to be left alone
@@ -93,6 +93,56 @@ def test_where_another_worker_is_left_a_pause_is_of_no_use(failure):
 def test_when_all_were_tried_retry_after_is_waited_for():
     asked = Asked(initial_backoff_s=1)
     assert asked.ask(FULL, is_anyone_left=False, wish_s=20) == 20
+
+
+def test_a_worker_that_wishes_for_longer_than_the_longest_pause_is_not_asked_again():
+    asked = Asked(max_backoff_s=30)
+    assert asked.ask(FULL, is_anyone_left=False, wish_s=30) == 30
+    assert asked.ask(FULL, trials=Trials(0.0), is_anyone_left=False, wish_s=31) is None
+    assert asked.retries.refused["retry_after"] == 1
+    assert asked.ask(FULL, trials=Trials(0.0), wish_s=31) == 0.0  # while another is left its wish is respected so
+
+
+def test_requests_that_were_told_the_same_time_do_not_all_come_at_once():
+    asked = Asked(jitter=0.2)
+    pauses = [asked.ask(FULL, trials=Trials(0.0), is_anyone_left=False, wish_s=10) for _ in range(100)]
+    assert 10 <= min(pauses) < 10.2
+    assert 11.8 < max(pauses) <= 12
+
+
+def test_who_waits_as_a_worker_wishes_holds_nothing_of_the_budget_and_asks_when_the_time_has_come():
+    asked = Asked(budget_share=0, budget_floor=2)
+    waiting = [Trials(0.0) for _ in range(5)]
+    assert [asked.ask(FULL, trials=each, is_anyone_left=False, wish_s=10) for each in waiting] == [10] * 5
+    assert asked.retries.granted["full"] == 0
+    assert asked.ask(FULL) == 0.0  # another worker is free for this one
+    assert [asked.retries.pause_over(each) for each in waiting] == [True, False, False, False, False]
+    assert (asked.retries.granted["full"], asked.retries.refused["budget"]) == (2, 4)
+    for each in waiting[1:]:
+        asked.retries.over(each, Ending.DECLINED, None)
+    assert not any(asked.retries.results.values())  # they had no further attempt
+
+
+def test_a_pause_of_the_routers_own_is_within_the_budget():
+    """Else answers that fail quickly would be asked for without bounds."""
+    asked = Asked(budget_share=0, budget_floor=1, initial_backoff_s=1)
+    assert [asked.ask(trials=Trials(0.0)) for _ in range(3)] == [1, None, None]
+
+
+def test_a_request_whose_answer_has_begun_holds_nothing_of_the_budget():
+    asked = Asked(budget_share=0, budget_floor=1)
+    assert [asked.ask() is not None, asked.ask(trials=Trials(0.0)) is not None] == [True, False]
+    asked.retries.answered(asked.trials)
+    assert asked.ask(trials=Trials(0.0)) is not None
+    asked.retries.over(asked.trials, Ending.COMPLETE, 200)
+    assert asked.retries.results["served"] == 1
+
+
+def test_what_a_worker_dropped_is_not_within_the_budget_while_another_is_left():
+    asked = Asked(max_attempts=3, budget_floor=0, budget_share=0)
+    assert [asked.ask(LOST, trials=Trials(0.0)) for _ in range(20)] == [0.0] * 20
+    assert asked.ask(LOST, trials=Trials(0.0), is_anyone_left=False) is None
+    assert asked.ask(SILENT, trials=Trials(0.0)) is None
 
 
 @pytest.mark.parametrize("limits", [{"deadline": 20.0}, {"deadline_s": 19.0}])
@@ -134,7 +184,7 @@ def test_what_came_of_a_request_is_counted_once_and_only_if_it_was_tried_again(e
     for _ in range(2):
         asked.retries.over(asked.trials, ending, status)
     assert asked.retries.results == {"served": 0, "failed": 0, "cancelled": 0} | {result: 1}
-    assert asked.retries.granted == {"not_connected": 1, "lost": 1, "gone": 0, "full": 0, "status": 0}
+    assert asked.retries.granted == {"not_connected": 1, "lost": 1, "silent": 0, "gone": 0, "full": 0, "status": 0}
 
 
 def test_a_few_may_be_however_few_are_in_flight():
