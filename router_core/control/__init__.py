@@ -1,1 +1,1 @@
-"""Everything over HTTP that is not an inference request: probes, models, metrics."""
+"""Everything over HTTP that is not an inference request: probes, models, metrics, administration."""

@@ -1,1 +1,1 @@
-"""Who the workers are and how they are: pool, ledger, health."""
+"""Who the workers are and how they are: pool, ledger, health, circuits, telemetry, membership."""

@@ -1,1 +1,1 @@
-"""What the router tells its operators: metrics and logs."""
+"""What the router tells its operators: metrics, logs, traces, and which signals have died."""

@@ -1,1 +1,1 @@
-"""One request's life: select, reserve, forward, complete."""
+"""One request's life: may it, when, and then select, reserve, forward, complete."""
