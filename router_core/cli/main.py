@@ -103,7 +103,7 @@ class _VersionAction(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from router_core.plugin_host.discovery import OBSERVER_GROUP, installed_policies
 
-        # Only discovery reads distribution metadata; the core itself stands there as the offerer of an observer.
+        # Only the plugin host reads distribution metadata; the core itself stands there as the offerer of an observer.
         versions = {plugin.distribution: plugin.version for plugin in installed_policies(OBSERVER_GROUP).plugins}
         print(f"router-core {versions.get('router-core', 'of unknown version')}")
         parser.exit()

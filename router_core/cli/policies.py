@@ -14,7 +14,8 @@ from pathlib import Path
 
 from router_core.cli.describe_policy import Description, describe_in_child
 from router_core.contract.errors import StartupError
-from router_core.plugin_host.discovery import DamagedDistribution, Inventory, installed_policies
+from router_core.plugin_host.discovery import Inventory, installed_policies
+from router_core.plugin_host.distributions import DamagedDistribution
 
 FAILED = 1
 UNKNOWN_NAME = 2

@@ -1,7 +1,6 @@
 """Which plugins are installed, and how to load exactly one of them.
 
-The only file that reads distribution metadata. Listing imports nothing of a plugin; loading imports the one that was
-named. One broken distribution never hides the others.
+Listing imports nothing of a plugin; loading imports the one that was named.
 """
 
 from __future__ import annotations
@@ -14,11 +13,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import importlib_metadata
 
 from router_core.contract.errors import AmbiguousPolicyError, PolicyLoadError, PolicyNotFoundError
+from router_core.plugin_host.distributions import (
+    DamagedDistribution,
+    Distribution,
+    EntryPoint,
+    dashed,
+    read_distributions,
+)
 from router_core.plugin_host.faults import describe
 
 POLICY_GROUP = "router_core.policies"
@@ -56,14 +59,6 @@ class InstalledPlugin:
 
 
 @dataclass(frozen=True, slots=True)
-class DamagedDistribution:
-    """A distribution whose metadata cannot be read, so nobody knows what it offers."""
-
-    path: str
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
 class Inventory:
     """What is installed, sorted by name and distribution, and what could not be read."""
 
@@ -87,28 +82,13 @@ class LoadedPlugin:
         return f"in-house {self.target}" if self.distribution is None else f"{self.distribution} {self.version}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Distribution:
-    """What is needed of one distribution, read once."""
-
-    name: str
-    version: str
-    summary: str
-    path: str
-    entry_points: tuple[importlib_metadata.EntryPoint, ...]
-
-    @property
-    def key(self) -> str:
-        return _dashed(self.name)
-
-
 def installed_policies(group: str = POLICY_GROUP) -> Inventory:
     """Return every plugin installed in a group, from metadata alone.
 
     Args:
         group: The entry-point group; policies unless told.
     """
-    distributions, damaged, notes = _read_distributions()
+    distributions, damaged, notes = read_distributions()
     offers = list(_offers(distributions, group))
     plugins = []
     for distribution, entry_point in offers:
@@ -146,7 +126,7 @@ def load_policy(name: str, *, group: str = POLICY_GROUP, app_dir: Path | None = 
     """
     if ":" in name:
         return _load_unpackaged(name, group, app_dir)
-    distributions, damaged, _ = _read_distributions()
+    distributions, damaged, _ = read_distributions()
     offers = list(_offers(distributions, group))
     hits = [offer for offer in offers if offer[1].name == name]
     if not hits:
@@ -168,11 +148,11 @@ def _load_unpackaged(target: str, group: str, app_dir: Path | None) -> LoadedPlu
         if not sys.path or sys.path[0] != folder:
             sys.path.insert(0, folder)
         place += f" (looked up in {folder})"
-    cls = _load_class(importlib_metadata.EntryPoint(target, target, group), place)
+    cls = _load_class(EntryPoint(target, target, group), place)
     return LoadedPlugin(target, cls, None, None, target)
 
 
-def _load_class(entry_point: importlib_metadata.EntryPoint, place: str) -> type:
+def _load_class(entry_point: EntryPoint, place: str) -> type:
     target = entry_point.value
     if not _TARGET.fullmatch(target):
         raise PolicyLoadError([f"{place}: the target is not of the form module:Class; correct it in the entry point"])
@@ -191,68 +171,7 @@ def _load_class(entry_point: importlib_metadata.EntryPoint, place: str) -> type:
     raise PolicyLoadError([f"{place}: {problem}"])
 
 
-def _read_distributions() -> tuple[list[_Distribution], list[DamagedDistribution], dict[str, list[str]]]:
-    """Read every distribution on `sys.path`; return the ones that count, the damaged ones, and notes by name.
-
-    As with imports, the first folder on `sys.path` that holds a distribution shadows the later ones.
-    """
-    found: dict[str, list[_Distribution]] = {}
-    damaged: dict[str, DamagedDistribution] = {}
-    for raw in importlib_metadata.distributions():
-        path = str(getattr(raw, "_path", raw))
-        try:
-            distribution = _read(raw, path)
-        except Exception as error:  # noqa: BLE001  # metadata is foreign input: whatever is wrong with it, show it
-            damaged.setdefault(path, DamagedDistribution(path, f"{_reason(error)}; reinstall or delete it"))
-            continue
-        twins = found.setdefault(distribution.key, [])
-        if all(twin.path != path for twin in twins):
-            twins.append(distribution)
-    chosen, notes = [], {}
-    for key, twins in found.items():
-        folder = Path(twins[0].path).parent
-        here = sorted((twin for twin in twins if Path(twin.path).parent == folder), key=_version_key)
-        chosen.append(here[-1])
-        if len(here) > 1:
-            versions = " and ".join(twin.version for twin in here)
-            notes[key] = [f"{here[0].name} has leftover metadata of versions {versions} in {folder}; reinstall it"]
-    return chosen, sorted(damaged.values(), key=lambda entry: entry.path), notes
-
-
-def _read(raw: Any, path: str) -> _Distribution:
-    # `raw` is Any: how importlib_metadata calls the type of a distribution differs between its versions.
-    if Path(path).name.startswith("~"):
-        raise ValueError("left over from an interrupted pip run")
-    # 1. METADATA: missing raises or is None, as the version of importlib_metadata likes.
-    metadata = raw.metadata
-    name = None if metadata is None else metadata.get("Name")
-    if not name:
-        missing = raw.read_text("METADATA") is None and raw.read_text("PKG-INFO") is None
-        raise ValueError("METADATA is missing" if missing else "METADATA names no distribution")
-    # 2. entry_points.txt
-    try:
-        entry_points = tuple(raw.entry_points)
-    except Exception as error:
-        raise ValueError(f"entry_points.txt is unreadable ({describe(error)})") from error
-    version, summary = metadata.get("Version"), metadata.get("Summary")
-    return _Distribution(str(name), str(version or "?"), " ".join(str(summary or "").split()), path, entry_points)
-
-
-def _reason(error: Exception) -> str:
-    if type(error) is ValueError:
-        return str(error)
-    if type(error).__name__ == "MetadataNotFound":
-        return "METADATA is missing"
-    return f"METADATA is unreadable ({describe(error)})"
-
-
-def _version_key(distribution: _Distribution) -> tuple[tuple[int, ...], str]:
-    return tuple(int(digits) for digits in re.findall(r"\d+", distribution.version)), distribution.version
-
-
-def _offers(
-    distributions: Iterable[_Distribution], group: str
-) -> Iterator[tuple[_Distribution, importlib_metadata.EntryPoint]]:
+def _offers(distributions: Iterable[Distribution], group: str) -> Iterator[tuple[Distribution, EntryPoint]]:
     for distribution in distributions:
         for entry_point in distribution.entry_points:
             if entry_point.group == group:
@@ -272,7 +191,7 @@ def _target_problems(target: str) -> Iterator[str]:
         yield f"its module {package!r} is not there; reinstall its distribution"
 
 
-def _ambiguity(word: str, name: str, rivals: Iterable[_Distribution]) -> str:
+def _ambiguity(word: str, name: str, rivals: Iterable[Distribution]) -> str:
     offers = " and ".join(sorted(f"{rival.name} {rival.version}" for rival in rivals))
     return f"{word} {name!r} is offered by {offers}; uninstall all but one"
 
@@ -286,15 +205,11 @@ def _not_found(name: str, group: str, installed: set[str], damaged: Iterable[Dam
         if word == "policy":
             sentence += " The built-in ones come with pip install 'router-core[policies]'"
     elif word == "policy" and _INSTALLABLE.fullmatch(name):
-        sentence += f"; add it with pip install router-policy-{_dashed(name)}"
+        sentence += f"; add it with pip install router-policy-{dashed(name)}"
         sentence += ", the built-in ones with pip install 'router-core[policies]'"
     sentence += f" (installed: {', '.join(sorted(installed)) or 'none'}"
     unreadable = ", ".join(entry.path for entry in damaged)
     return f"{sentence}; unreadable, may hold it: {unreadable})" if unreadable else f"{sentence})"
-
-
-def _dashed(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _word(group: str) -> str:
