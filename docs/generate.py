@@ -250,7 +250,7 @@ def full_registry(*compat: str) -> MetricsRegistry:
     observer = MetricsObserver(MetricsObserver.Config())
     sink = registry.labelled({"pool": "default", "plugin": "metrics"})
     loop = asyncio.new_event_loop()
-    observer.on_start(LivePoolContext("default", plugin="metrics", seed=0, scheduler=loop, sink=sink))
+    observer.on_start(LivePoolContext("default", seed=0, scheduler=loop, sink=sink))
     loop.close()
     outcome = RequestOutcome(OutcomeStatus.SUCCESS, 200, 1.0, 0.5, 10, 5, 20, 1, Leg.SINGLE)
     request = make_request()

@@ -183,7 +183,7 @@ class ServedPool:
             sink = self._sinks.get(plugin)
             if sink is None:
                 sink = self._sinks[plugin] = self._metrics.labelled({"pool": name, "plugin": plugin})
-            return LivePoolContext(name, plugin=plugin, seed=seed, scheduler=loop, sink=sink)
+            return LivePoolContext(name, seed=seed, scheduler=loop, sink=sink)
 
         return make
 

@@ -22,7 +22,7 @@ class PoolContext(Protocol):
         """Return monotonic seconds."""
 
     def every(self, seconds: float, fn: Callable[[], None]) -> None:
-        """Call `fn` every `seconds` (> 0) until the pool stops; a call that raises is logged and the rest go on."""
+        """Call `fn` every `seconds` (> 0) until the pool stops. One that raises counts as a fault, the rest go on."""
 
     def count(self, name: str, value: float = 1, **labels: str) -> None:
         """Add `value` (>= 0) to a counter. `name` in Prometheus form, without a prefix: `cache_hits_total`."""

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable
 from typing import Protocol
-
-from router_core.plugin_host.faults import FaultKind, FaultLog, describe
-
-_LOGGER = logging.getLogger(__name__)
 
 
 class Timer(Protocol):
@@ -47,13 +42,16 @@ class MetricSink(Protocol):
 
 
 class LivePoolContext:
-    """Implements `PoolContext` for one plugin of one pool; `stop` ends its timers."""
+    """Implements `PoolContext` for one plugin of one pool; `stop` ends its timers.
+
+    Attributes:
+        call_timer: Calls what a timer is due to; whoever runs the plugin sets it, to isolate and count what goes wrong.
+    """
 
     def __init__(
         self,
         name: str,
         *,
-        plugin: str,
         seed: int | str | None,
         scheduler: Scheduler,
         sink: MetricSink,
@@ -63,21 +61,19 @@ class LivePoolContext:
 
         Args:
             name: The pool's name.
-            plugin: Whose context it is, for logs.
             seed: Same seed, same choices; None for a seed of the system's.
             scheduler: Where timers run: the thread that also runs the plugin's hooks.
             sink: Where metrics go.
             now: Monotonic seconds.
         """
         self._name = name
-        self._plugin = plugin
         self._random = random.Random(seed)  # noqa: S311  # for choosing workers, not for secrets
         self._scheduler = scheduler
         self._sink = sink
         self._now = now
         self._timers: dict[int, Timer] = {}
         self._is_stopped = False
-        self._faults = FaultLog(_LOGGER, now)
+        self.call_timer: Callable[[Callable[[], None]], None] = lambda fn: fn()
 
     @property
     def name(self) -> str:
@@ -94,7 +90,7 @@ class LivePoolContext:
         return self._now()
 
     def every(self, seconds: float, fn: Callable[[], None]) -> None:
-        """Call `fn` every `seconds` until the pool stops; a call that raises is logged and the rest go on.
+        """Call `fn` every `seconds` until the pool stops.
 
         Raises:
             ValueError: If `seconds` is not above 0.
@@ -107,11 +103,10 @@ class LivePoolContext:
             if self._is_stopped:
                 return
             try:
-                fn()
-            except BaseException as error:  # noqa: BLE001  # plugin code: logged by name, must not end its timer
-                self._report(fn, error)
-            if not self._is_stopped:
-                self._timers[number] = self._scheduler.call_later(seconds, tick)
+                self.call_timer(fn)
+            finally:
+                if not self._is_stopped:
+                    self._timers[number] = self._scheduler.call_later(seconds, tick)
 
         if not self._is_stopped:
             self._timers[number] = self._scheduler.call_later(seconds, tick)
@@ -142,8 +137,3 @@ class LivePoolContext:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-
-    def _report(self, fn: Callable[[], None], error: BaseException) -> None:
-        what = getattr(fn, "__qualname__", type(fn).__name__)
-        sentence = f"plugin {self._plugin!r} in pool {self._name!r}: timer {what} raised {describe(error)}; it goes on"
-        self._faults.record(self._plugin, FaultKind.RAISED, what, sentence, error=error)

@@ -6,6 +6,7 @@ What is got by `PluginHost.hook` is called by `manager.py` and `observers.py` al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pluggy
@@ -14,7 +15,7 @@ from router_core.contract.errors import PolicyContractError
 from router_core.contract.hookspecs import PROJECT_NAME, PolicySpec
 from router_core.contract.pool import PoolContext
 from router_core.plugin_host.faults import FaultKind, FaultLimits, FaultLog, describe
-from router_core.plugin_host.life import HookTimeoutError, Stoppable, await_bounded
+from router_core.plugin_host.life import HasTimers, HookTimeoutError, Stoppable, await_bounded
 from router_core.plugin_host.watchdog import Running
 
 HookCall = Callable[..., Any]  # Any: what a plugin returns is judged by who calls it
@@ -47,10 +48,19 @@ class PluginHost:
         return caller if implementations else None
 
     async def start(
-        self, make_context: Callable[[str], PoolContext], limits: FaultLimits, clock: Callable[[], float]
+        self,
+        make_context: Callable[[str], PoolContext],
+        log: FaultLog,
+        limits: FaultLimits,
+        clock: Callable[[], float],
     ) -> None:
-        """Give the plugin its context and await its `on_start`; whatever that raises goes on."""
+        """Give the plugin its context and await its `on_start`; whatever that raises goes on.
+
+        What its timers raise is counted in `log`, and they are watched as its hooks are.
+        """
         context = make_context(self.name)
+        if isinstance(context, HasTimers):
+            context.call_timer = partial(self._call_timer, log, clock)
         try:
             await self._live(self.hook("on_start"), limits, clock, pool=context)
         except BaseException:
@@ -67,6 +77,17 @@ class PluginHost:
             await self._live(self.hook("on_stop"), limits, clock)
         finally:
             _stop_timers(context)
+
+    def _call_timer(self, log: FaultLog, clock: Callable[[], float], fn: Callable[[], None]) -> None:
+        self.running.entered_at = clock()
+        try:
+            fn()
+        except BaseException as error:  # noqa: BLE001  # plugin code: isolated, logged by name
+            timer = f"timer {getattr(fn, '__qualname__', type(fn).__name__)}"
+            sentence = f"{self.label}: {timer} raised {describe(error)}; it goes on"
+            log.record(self.name, FaultKind.RAISED, timer, sentence, error=error)
+        finally:
+            self.running.entered_at = None
 
     async def _live(
         self, call: HookCall | None, limits: FaultLimits, clock: Callable[[], float], **arguments: object

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 
@@ -22,6 +22,17 @@ class Stoppable(Protocol):
 
     def stop(self) -> None:
         """End all timers."""
+
+
+@runtime_checkable
+class HasTimers(Protocol):
+    """A context whose timers are called by whoever runs the plugin.
+
+    Attributes:
+        call_timer: Calls what a timer is due to, and raises nothing.
+    """
+
+    call_timer: Callable[[Callable[[], None]], None]
 
 
 async def await_bounded(results: Iterable[object], *, timeout_s: float) -> None:

@@ -283,7 +283,7 @@ class PolicyManager:
         try:
             for life in self._lives:
                 try:
-                    await life.start(make_context, self._limits, self._clock)
+                    await life.start(make_context, self._log, self._limits, self._clock)
                 except Exception as error:
                     raise StartupError([f"{life.label}: on_start {ending(error)}"]) from error
             await self.observers.start(make_context)

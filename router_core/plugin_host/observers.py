@@ -79,7 +79,7 @@ class Observers:
         """Start each; one that cannot is logged and counted, and goes on hearing events."""
         for host in self._hosts:
             try:
-                await host.start(make_context, self._limits, self._clock)
+                await host.start(make_context, self._log, self._limits, self._clock)
             except Exception as error:  # noqa: BLE001  # plugin code: isolated, logged by name
                 sentence = f"{host.label}: on_start {ending(error)}; it may miss what it set up there"
                 self._log.record(host.name, kind_of(error), "on_start", sentence, error=error)

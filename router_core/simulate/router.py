@@ -109,9 +109,7 @@ class Router:
         self._pool.subscribe(self.manager.worker_added, self.manager.worker_removed)
 
         def make_context(plugin: str) -> LivePoolContext:
-            return LivePoolContext(
-                "default", plugin=plugin, seed=f"{seed}/{plugin}", scheduler=time, sink=_NoSink(), now=time.now
-            )
+            return LivePoolContext("default", seed=f"{seed}/{plugin}", scheduler=time, sink=_NoSink(), now=time.now)
 
         _await(partial(self.manager.start, make_context))
         for worker in self._workers:

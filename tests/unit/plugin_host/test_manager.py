@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 
 import pytest
 
@@ -9,6 +10,7 @@ from router_core.api import Leg, OutcomeStatus, RequestOutcome, Worker, hookimpl
 from router_core.contract.errors import PolicyContractError, StartupError
 from router_core.plugin_host.faults import FaultLimits
 from router_core.plugin_host.manager import PolicyManager
+from router_core.plugin_host.watchdog import Watchdog
 
 SUCCESS = RequestOutcome(OutcomeStatus.SUCCESS)
 CANCELLED = RequestOutcome(OutcomeStatus.CANCELLED)
@@ -586,6 +588,78 @@ async def test_start_is_policy_wrappers_observers_and_stop_the_reverse():
     await manager.stop()
     assert pages == [("two", "stop"), ("one", "stop"), ("wrapper", "stop"), ("policy", "stop")]
     assert [context.is_stopped for context in made] == [True] * 4
+
+
+class Ticking:
+    """A context whose timers fire when the test says so."""
+
+    def __init__(self):
+        self.ticks = []
+
+    def call_timer(self, fn):
+        fn()
+
+    def every(self, seconds, fn):
+        self.ticks.append(fn)
+
+    def fire(self):
+        for tick in self.ticks:
+            self.call_timer(tick)
+
+
+class BrokenUpkeep(First):
+    @hookimpl
+    def on_start(self, pool):
+        pool.every(1, self.sweep)
+
+    def sweep(self):
+        raise SystemExit("boom")
+
+
+async def test_faults_of_timers_count_as_those_of_hooks_do_and_quarantine_nobody(caplog):
+    class Watching:
+        @hookimpl
+        def on_start(self, pool):
+            pool.every(1, self.look)
+
+        def look(self):
+            raise ValueError("blind")
+
+    contexts = {}
+    manager = manager_of(BrokenUpkeep(), observers=[("seer", Watching())])
+    await manager.start(lambda name: contexts.setdefault(name, Ticking()))
+    for _ in range(20):
+        for context in contexts.values():
+            context.fire()
+    assert manager.faults == {("mine", "raised"): 20, ("seer", "raised"): 20}
+    assert not manager.is_quarantined
+    sweep, look = caplog.records
+    assert re.fullmatch(
+        r"policy 'mine' .*: timer \S*BrokenUpkeep\.sweep raised SystemExit: boom; it goes on", sweep.getMessage()
+    )
+    assert sweep.exc_info is not None
+    assert look.getMessage().startswith("observer 'seer': timer ")
+    await manager.stop()
+
+
+async def test_timers_are_watched_as_hooks_are(clock, caplog):
+    watchdog = Watchdog(clock=clock, poll_s=3600)
+
+    class Stuck(First):
+        @hookimpl
+        def on_start(self, pool):
+            pool.every(1, self.sweep)
+
+        def sweep(self):
+            clock.advance(2)
+            watchdog.check()
+
+    context = Ticking()
+    manager = manager_of(Stuck(), watchdog=watchdog, clock=clock)
+    await manager.start(lambda name: context)
+    context.fire()
+    assert "has been in a hook for 2.0 s" in caplog.records[0].getMessage()
+    await manager.stop()
 
 
 async def test_async_start_and_stop_are_awaited():
