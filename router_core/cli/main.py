@@ -114,8 +114,10 @@ class _VersionAction(argparse.Action):
 
 def _serve(parsed: argparse.Namespace) -> int:
     from router_core.cli.hangups import Hangups
+    from router_core.cli.stop_signals import StopSignals
 
-    hangups = Hangups()  # from before the settings are read: those who change them may send SIGHUP at any time
+    # From before the settings are read: those who change them, or start and stop the router, may send them at any time.
+    hangups, stops = Hangups(), StopSignals()
 
     from router_core.cli.settings_source import SettingsSource
     from router_core.config import config_file, load_config
@@ -127,7 +129,7 @@ def _serve(parsed: argparse.Namespace) -> int:
 
     from router_core.cli.serve import run_server
 
-    return run_server(config, source, hangups)
+    return run_server(config, source, hangups, stops)
 
 
 def _add_launch_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,26 +16,39 @@ from router_core.cli.open_files import allow_open_files
 from router_core.cli.reload import follow_settings, reload_settings
 from router_core.cli.router_server import RouterServer
 from router_core.cli.settings_source import SettingsSource
+from router_core.cli.stop_signals import StopSignals
 from router_core.config import RouterConfig
 from router_core.contract.errors import StartupError
 from router_core.fleet.background import BackgroundTasks
 from router_core.observability.logs import configure_logging
+from router_core.plugin_host.interpreter_watch import InterpreterWatch
 
 _log = logging.getLogger(__name__)
-_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
-def run_server(config: RouterConfig, source: SettingsSource | None = None, hangups: Hangups | None = None) -> int:
+def run_server(
+    config: RouterConfig,
+    source: SettingsSource | None = None,
+    hangups: Hangups | None = None,
+    stops: StopSignals | None = None,
+) -> int:
     """Run a router until SIGTERM or SIGINT and return the exit code.
 
     Args:
         config: The settings to start with.
         source: Reads them again; None if they stand nowhere, but the files that they name are read again.
         hangups: Tells when to; None takes SIGHUP from now on.
+        stops: Tells when to end, and the process ends after this; None takes SIGTERM and SIGINT while this runs.
 
     Raises:
         StartupError: If it cannot start.
     """
+    if stops is None:
+        own = StopSignals()
+        try:
+            return run_server(config, source, hangups, own)
+        finally:
+            own.end(restore=True)
     hangups = hangups or Hangups()
     if source is None:
         source = SettingsSource(lambda: config)
@@ -45,18 +58,51 @@ def run_server(config: RouterConfig, source: SettingsSource | None = None, hangu
     configure_logging(config.log_level, config.log_format)
     allow_open_files(config.limits.max_connections)
     server = RouterServer(config)
-    uvloop.run(_serve(server, source, hangups))
+    if not stops.has_come:  # a plugin that was just imported may have caught what it raised
+        uvloop.run(_serve(server, source, hangups, stops))
+    stops.end(restore=False)
     return 0
 
 
-async def _serve(server: RouterServer, source: SettingsSource, hangups: Hangups) -> None:
+async def _serve(server: RouterServer, source: SettingsSource, hangups: Hangups, stops: StopSignals) -> None:
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    for number in _ENDING:
-        loop.add_signal_handler(number, signals.put_nowait, number)
+    stops.listen(loop, signals.put_nowait)
     hangups.listen(loop)
+    told = asyncio.ensure_future(signals.get())
+    if not await _starts(server, told):
+        return
+    with InterpreterWatch(ends_process=lambda: any(pool.settings.policy.exit_on_hang for pool in server.pools)):
+        await _run(server, source, hangups, stops, signals, told)
+
+
+async def _starts(server: RouterServer, told: asyncio.Future[int]) -> bool:
+    """Start a router, unless it is told to stop meanwhile.
+
+    Raises:
+        StartupError: If it cannot start.
+    """
+    starting = asyncio.ensure_future(server.start())
+    told.add_done_callback(lambda _: starting.cancel())
+    try:
+        await starting
+    except asyncio.CancelledError:
+        if not told.done():
+            raise
+        _log.info("stopping: told to before it was ready")
+        return False
+    return True
+
+
+async def _run(
+    server: RouterServer,
+    source: SettingsSource,
+    hangups: Hangups,
+    stops: StopSignals,
+    signals: asyncio.Queue[int],
+    told: asyncio.Future[int],
+) -> None:
     reloads = BackgroundTasks(_log, "the settings are not taken over")
-    await server.start()
     if server.config.reload_on_change:
         reloads.start(follow_settings(server.reloading, source))
     hangups.act_by(lambda: reloads.start(reload_settings(server.reloading, source)))
@@ -78,17 +124,17 @@ async def _serve(server: RouterServer, source: SettingsSource, hangups: Hangups)
             server.admin_url,
         )
     # Ctrl-C is somebody at a terminal, with no balancer to wait for.
-    settle_s = server.config.limits.shutdown_settle_s if await signals.get() == signal.SIGTERM else 0
+    settle_s = server.config.limits.shutdown_settle_s if await told == signal.SIGTERM else 0
     hangups.act_by(lambda: None)
     await reloads.cancel()
-    await _stop(server, signals, settle_s)
+    await _stop(server, stops, signals, settle_s)
 
 
-async def _stop(server: RouterServer, signals: asyncio.Queue[int], settle_s: float) -> None:
+async def _stop(server: RouterServer, stops: StopSignals, signals: asyncio.Queue[int], settle_s: float) -> None:
     """Be not ready but serve on for `settle_s` seconds, then finish what runs; a second signal ends it at once."""
-    loop, is_hurried = asyncio.get_running_loop(), False
+    is_hurried = False
 
-    def hurry() -> None:
+    def hurry(number: int) -> None:  # noqa: ARG001  # whichever it is
         nonlocal is_hurried
         if not is_hurried:
             is_hurried = True
@@ -99,15 +145,13 @@ async def _stop(server: RouterServer, signals: asyncio.Queue[int], settle_s: flo
     if settle_s:
         _log.info("stopping: not ready any more, serving on for %g s until balancers have noticed", settle_s)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(signals.get(), settle_s)
-            hurry()
+            hurry(await asyncio.wait_for(signals.get(), settle_s))
     if not is_hurried:
         _log.info(
             "stopping: running requests have %g s to finish; a second signal ends them at once",
             server.config.limits.shutdown_grace_s,
         )
-    for number in _ENDING:
-        loop.add_signal_handler(number, hurry)
+    stops.listen(asyncio.get_running_loop(), hurry)
     await server.stop()
 
 

@@ -47,4 +47,5 @@ class PolicySelection(PluginSelection):
     """Seconds a selection may take; a later answer is used and counted as a fault."""
 
     exit_on_hang: bool = False
-    """End the process, for its supervisor to restart, when a hook does not return."""
+    """End the process, for its supervisor to restart, when a hook does not return for 1 s (5 s where C code keeps the
+    interpreter lock)."""

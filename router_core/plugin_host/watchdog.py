@@ -1,6 +1,6 @@
 """Sees a hook that does not return, from a thread of its own, and says which plugin holds everybody up.
 
-It cannot help a hook stuck in C code that keeps the interpreter lock; nothing inside the process can.
+It does not run while a hook is stuck in C code that keeps the interpreter lock: that is for `InterpreterWatch`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import logging
 from router_core.cli.launch.router_args import RouterArgs
 from router_core.cli.launch.settings import config_from, notes_on
 from router_core.cli.serve import run_server
+from router_core.cli.stop_signals import StopSignals
 from router_core.contract.errors import StartupError
 from router_core.observability.logs import configure_logging
 
@@ -24,7 +25,7 @@ def run(parsed: argparse.Namespace) -> int:
         arguments = RouterArgs.from_cli_args(parsed)
     except ValueError as error:
         raise StartupError([str(error)]) from error
-    return launch_router(arguments)
+    return _launch(arguments, StopSignals())
 
 
 def launch_router(args: RouterArgs | argparse.Namespace) -> int:
@@ -37,9 +38,12 @@ def launch_router(args: RouterArgs | argparse.Namespace) -> int:
         StartupError: If an argument cannot be used, or the router cannot start.
         ValueError: If a value of the parser's result has not the form its flag asks for.
     """
-    arguments = args if isinstance(args, RouterArgs) else RouterArgs.from_cli_args(args)
+    return _launch(args if isinstance(args, RouterArgs) else RouterArgs.from_cli_args(args), None)
+
+
+def _launch(arguments: RouterArgs, stops: StopSignals | None) -> int:
     config = config_from(arguments)
     configure_logging(config.log_level)
     for note in notes_on(arguments):
         _log.info("%s", note)
-    return run_server(config)
+    return run_server(config, stops=stops)
