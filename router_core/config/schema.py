@@ -57,7 +57,7 @@ class HealthConfig(Section):
     """Seconds after which a check without an answer has failed."""
 
     failure_threshold: Count = 3
-    """Failed checks in a row after which a worker gets no requests."""
+    """Failed checks in a row after which a worker gets no requests; 1 if it lost a request and refuses the check."""
 
     success_threshold: Count = 1
     """Passed checks in a row after which it gets requests again."""

@@ -4,7 +4,9 @@ What a request's end says of its worker:
 
 1. `error` and `timeout` are failures.
 2. `success` is a success.
-3. All else says nothing: `client_error` is the client's doing, `backpressure` a worker that is full, not broken, and
+3. Connections that are lost together are one failure: an engine that dies ends all its requests, and one that is back
+   before any check has seen it gone is well.
+4. All else says nothing: `client_error` is the client's doing, `backpressure` a worker that is full, not broken, and
    `cancelled` was nobody's fault. But a worker that answers so `failure_threshold` times in a row, with nothing of ours
    running on it that it could be full of, is broken: quick refusals keep its load low and would draw all traffic to it.
 
@@ -12,15 +14,17 @@ A circuit is in one of three states:
 
 1. Closed. The last `failure_threshold` failures open it if they all lie within `window_s` and make up at least
    `failure_share` of what ended on the worker since the first of them.
-2. Open. The worker is no candidate. After `open_s` (five seconds at most if it only refused), or when its health
-   checks find it well after they had found it dead, it is half open.
+2. Open. The worker is no candidate. After `open_s` (five seconds at most if it only refused) it is half open.
 3. Half open. One request at a time is let through: while it runs the worker is no candidate. So many successes as
    `success_threshold` close the circuit, one failure opens it; an end that says nothing lets the next one through.
+
+When its health checks find a worker well that they had found dead, its circuit is closed: another process runs there.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -33,6 +37,7 @@ from router_core.fleet.pool import WorkerPool
 _log = logging.getLogger(__name__)
 _BUSY_S = 1.0  # until a half-open worker may be free for the next request; nobody knows
 _REFUSING_S = 5.0
+_CRASH_S = 0.5  # within which what one crash ends is told
 _FAILURES = frozenset({OutcomeStatus.ERROR, OutcomeStatus.TIMEOUT})
 _BACKPRESSURE = OutcomeStatus.BACKPRESSURE
 
@@ -90,6 +95,9 @@ class CircuitBreakers:
         self._scheduler = scheduler
         self._now = now
         self._failures: dict[Worker, deque[tuple[float, int]]] = {}  # when, and how many requests had ended by then
+        self._crashes: dict[
+            Worker, tuple[float, int]
+        ] = {}  # when the last one was, and what they ended beside one each
         self._refusals: dict[Worker, tuple[int, int]] = {}  # in a row, and how many requests had ended by the last
         self._open: dict[Worker, tuple[float, Timer]] = {}  # until when
         pool.subscribe(on_removed=self.forget)
@@ -102,13 +110,14 @@ class CircuitBreakers:
         trial.attempt = attempt
         self._pool.set_circuit(worker, Circuit.PROBING)
 
-    def ended(self, worker: Worker, attempt: object, status: OutcomeStatus) -> None:
+    def ended(self, worker: Worker, attempt: object, status: OutcomeStatus, *, lost_since: float | None = None) -> None:
         """An attempt ended. Needed for all that failed, and for all on half-open workers.
 
         Args:
             worker: Who served it; its reservation is released already.
             attempt: As in `placed`.
             status: How it ended.
+            lost_since: If its connection was lost: when it had been placed.
         """
         trial = self.half_open.get(worker)
         if trial is not None:
@@ -116,15 +125,21 @@ class CircuitBreakers:
         elif worker in self._open or self._pool.get(worker.url) is not worker:
             return
         elif status in _FAILURES:
-            self._failed(worker)
+            if lost_since is None or not self._is_of_a_crash(worker, lost_since):
+                self._failed(worker)
         elif status is _BACKPRESSURE:
             self._refused(worker)
 
     def recovered(self, worker: Worker) -> None:
         """Health checks find a worker well that they had found dead: what it did before counts no more."""
         self._failures.pop(worker, None)
+        before = Circuit.OPEN if worker in self._open else Circuit.HALF_OPEN
         if worker in self._open:
-            self._half_open(worker)
+            self._open.pop(worker)[1].cancel()
+        elif self.half_open.pop(worker, None) is None:
+            return
+        _log.info("worker %s: circuit closed, its health checks find it well again", worker.url)
+        self._go(worker, before, Circuit.CLOSED)
 
     def retry_after_s(self, workers: Iterable[Worker]) -> float | None:
         """Return in how many seconds the next of the open circuits lets a request through; None if none is open."""
@@ -137,6 +152,7 @@ class CircuitBreakers:
         """A worker left."""
         self._failures.pop(worker, None)
         self._refusals.pop(worker, None)
+        self._crashes.pop(worker, None)
         self.half_open.pop(worker, None)
         self.transitions.pop(worker.url, None)
         if worker in self._open:
@@ -151,6 +167,14 @@ class CircuitBreakers:
         for _, timer in self._open.values():
             timer.cancel()
 
+    def _is_of_a_crash(self, worker: Worker, since: float) -> bool:
+        """Return whether a lost connection says no more than another that was lost just now."""
+        now = self._now()
+        crash_at, others = self._crashes.get(worker, (-math.inf, 0))
+        is_same = since <= crash_at and now - crash_at <= _CRASH_S
+        self._crashes[worker] = (crash_at, others + 1) if is_same else (now, others)
+        return is_same
+
     def _failed(self, worker: Worker) -> None:
         rules, now = self._rules, self._now()
         if not rules.is_on:
@@ -158,11 +182,12 @@ class CircuitBreakers:
         failures = self._failures.get(worker)
         if failures is None:
             failures = self._failures[worker] = deque(maxlen=rules.failure_threshold)
-        failures.append((now, worker.requests_processed))
+        all_ended = worker.requests_processed - self._crashes.get(worker, (0.0, 0))[1]
+        failures.append((now, all_ended))
         first_at, first_ended = failures[0]
         if len(failures) < rules.failure_threshold or now - first_at > rules.window_s:
             return
-        ended = worker.requests_processed - first_ended + 1
+        ended = all_ended - first_ended + 1
         if len(failures) >= rules.failure_share * ended:
             _log.warning(
                 "worker %s: circuit opened for %g s, %d of its last %d requests failed",

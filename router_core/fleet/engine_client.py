@@ -45,6 +45,12 @@ class EngineReply(NamedTuple):
     body: bytes
 
 
+class Refusal(str):
+    """Why a worker is not well: its address refuses connections, so that no engine runs there."""
+
+    __slots__ = ()
+
+
 def _no_key(base_url: str) -> None:  # noqa: ARG001  # what a caller's own function would look at
     return None
 
@@ -92,7 +98,7 @@ class EngineClient:
             timeout_s: Seconds it may take to answer.
 
         Returns:
-            None when it is well, else the reason why not, for a log line.
+            None when it is well, else the reason why not, for a log line; a `Refusal` if nobody listens there.
 
         Raises:
             CannotAskError: If the router has no file or port left to ask with.
@@ -105,11 +111,14 @@ class EngineClient:
         except TimeoutError:
             return f"GET {endpoint} took longer than {timeout_s:g} s"
         except _CANNOT_REACH as error:
+            reason = f"GET {endpoint} failed: {_described(error)}"
             if isinstance(error, aiohttp.ClientConnectorError):
                 lacking = shortage_of(error.os_error, error.host, error.port or 0)
                 if lacking is not None:
                     raise CannotAskError(REMEDIES[lacking]) from error
-            return f"GET {endpoint} failed: {_described(error)}"
+                if isinstance(error.os_error, ConnectionRefusedError):
+                    return Refusal(reason)
+            return reason
 
     async def fetch_models(self, base_url: str, timeout_s: float) -> list[dict[str, Any]]:
         """Ask a worker which models it serves.

@@ -12,6 +12,9 @@ The first checks of a large fleet are spread, too: 500 a second.
 
 A worker that was never well is admitted by its first success; one that was well and failed has to pass
 `success_threshold` checks in a row.
+
+One that requests lost, and that then refuses the check's connection, is dead: two parties say so, and more checks would
+only find it again when it is back, as if nothing had been.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from typing import Any, Protocol
 
 from router_core.contract.worker import Worker
 from router_core.fleet.background import BackgroundTasks
-from router_core.fleet.engine_client import CannotAskError, EngineReplyError
+from router_core.fleet.engine_client import CannotAskError, EngineReplyError, Refusal
 from router_core.fleet.engine_facts import models_and_adapters
 
 log = logging.getLogger(__name__)
@@ -147,9 +150,14 @@ class HealthChecker:
         await self._settled.wait()
 
     def check_now(self, worker: Worker) -> None:
-        """Have a worker checked at once: somebody could not reach it. Cheap, and may be called for every such event."""
+        """Have a worker checked at once: somebody lost it, or could not reach it.
+
+        Cheap, and may be called for every such event. If it refuses the check's connection, too, it is unhealthy at
+        once, whatever `failure_threshold` says.
+        """
         watch = self._watches.get(worker.url)
         if watch is not None:
+            watch.is_suspect = True
             watch.wake.set()
 
     def learn_now(self, worker: Worker) -> None:
@@ -179,6 +187,7 @@ class HealthChecker:
             await asyncio.sleep(delay_s)
         while True:
             watch.wake.clear()
+            is_suspect, watch.is_suspect = watch.is_suspect, False
             try:
                 reason = await self._ask(worker)
             except CannotAskError as error:
@@ -186,7 +195,8 @@ class HealthChecker:
                 await asyncio.sleep(_EAGER_INTERVAL_S)
                 continue
             self._note_means(None)
-            is_healthy = watch.judge(reason is None, self._failure_threshold, self._success_threshold)
+            threshold = 1 if is_suspect and isinstance(reason, Refusal) else self._failure_threshold
+            is_healthy = watch.judge(reason is None, threshold, self._success_threshold)
             if is_healthy and self._register is not None and not watch.is_registered:
                 await self._register(worker)
                 watch.is_registered = True
@@ -258,6 +268,7 @@ class _Watch:
         "task",
         "failures",
         "successes",
+        "is_suspect",
         "was_well",
         "has_phase",
         "is_registered",
@@ -270,6 +281,7 @@ class _Watch:
         self.task: asyncio.Task[None] | None = None
         self.failures = 0  # in a row
         self.successes = 0  # in a row
+        self.is_suspect = False  # requests lost it
         self.was_well = worker.is_healthy
         self.has_phase = False
         self.is_registered = False

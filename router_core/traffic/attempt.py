@@ -11,7 +11,7 @@ from router_core.relay.answer_heads import AnswerHead
 from router_core.relay.exchange import Exchange
 from router_core.relay.parties import Ending
 from router_core.traffic.dead_workers import PlacedListener
-from router_core.traffic.endings import OUTCOME_OF_ENDING, last_words, outcome_of_http
+from router_core.traffic.endings import LOSSES, OUTCOME_OF_ENDING, last_words, outcome_of_http
 from router_core.traffic.failure import Failure, failure_of_ending, failure_of_status, retry_after_s
 from router_core.traffic.following import following
 from router_core.traffic.retry import Trials
@@ -110,7 +110,7 @@ class Attempt(PlacedListener):
             followers.attempt_ended(worker, request, outcome)
         breakers = dispatcher.breakers
         if outcome.status is not _SUCCESS or breakers.half_open:
-            breakers.ended(worker, self, outcome.status)
+            breakers.ended(worker, self, outcome.status, lost_since=self._started if ending in LOSSES else None)
         if worker.is_draining:
             dispatcher.finish_draining(worker)
         if ending is not _COMPLETE and ending is not _CLIENT_GONE:

@@ -24,7 +24,7 @@ from router_core.traffic.retry import Trials
 from router_core.traffic.shared import SharedTraffic
 
 _log = logging.getLogger(__name__)
-_CHECKED_AT_ONCE = frozenset({Ending.CONNECT_FAILED, Ending.GONE, Ending.STALLED})
+_CHECKED_AT_ONCE = frozenset({Ending.CONNECT_FAILED, Ending.CONNECTION_LOST, Ending.GONE, Ending.STALLED})
 _SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _HEADER_NEED = "header:"
 _REGULAR = WorkerRole.REGULAR  # looked up once: on Python 3.11 that costs as much as a call

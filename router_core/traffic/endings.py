@@ -21,6 +21,8 @@ OUTCOME_OF_ENDING = {
     Ending.STALLED: OutcomeStatus.TIMEOUT,
     Ending.CLIENT_GONE: OutcomeStatus.CANCELLED,
 }
+LOSSES = frozenset({Ending.CONNECTION_LOST, Ending.GONE})
+"""The endings that come together for all requests of a worker that dies."""
 # Details, such as a worker's address, are for the log.
 ANSWER_TO_ENDING = {
     Ending.CONNECT_FAILED: (502, "upstream_connection_failed", "No worker could be reached."),

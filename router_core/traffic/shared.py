@@ -23,7 +23,7 @@ class SharedTraffic:
         loop: Where timers run.
         now: Monotonic seconds.
         origin: From a worker's address to the way there.
-        on_connect_failed: Told of a worker that could not be connected to, or was silent for too long.
+        on_connect_failed: Told of a worker that could not be connected to, was lost, or was silent for too long.
         finish_draining: Lets a draining worker go if nothing runs on it any more; to be called after a completion.
         address: Makes a request one for a data-parallel rank; None without ranks.
         breakers: Keep requests from workers that fail them.

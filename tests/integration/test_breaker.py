@@ -154,8 +154,61 @@ async def test_a_worker_that_died_and_came_back_is_tried_at_once(simulated_engin
         engine.health_status = 500
         await until(lambda: not router.server.pool.workers[0].is_healthy)
         engine.health_status = 200
-        await until(lambda: circuit(router) is Circuit.HALF_OPEN)
+        await until(lambda: circuit(router) is Circuit.CLOSED)
         assert await router.ask() == "engine"
+
+
+async def test_a_restart_with_streams_opens_no_circuit_and_costs_new_requests_nothing(simulated_engines):
+    """With the health checks' own times: nothing but the lost streams tells that an engine is gone."""
+    async with (
+        simulated_engines(3, token_interval_s=0.05) as engines,
+        running_router(engines, policy="round_robin", health={"interval_s": 60}) as router,
+    ):
+        workers = router.server.pool.workers
+        await until(lambda: all(worker.is_healthy for worker in workers))
+        for number, engine in enumerate(engines[:2]):
+            streams = [await router.post(body=chat(stream=True, max_tokens=3000)) for _ in range(36)]
+            for stream in streams:
+                await stream.content.readany()
+            await engine.stop()
+            for _ in range(6):
+                await router.ask()
+            await until(lambda: not workers[number].is_healthy, "found dead")  # noqa: B023
+            await engine.start()
+            await until(lambda: workers[number].is_healthy, "found well")  # noqa: B023
+            assert {worker.circuit for worker in workers} == {Circuit.CLOSED}
+            assert engine.name in [await router.ask() for _ in range(3)]
+            for stream in streams:
+                stream.close()
+
+
+async def test_an_engine_that_is_back_before_any_check_sees_it_gone_keeps_its_requests(simulated_engine):
+    async with (
+        simulated_engine(token_interval_s=0.05) as engine,
+        running_router([engine], breaker=LONG, health={"enabled": False}) as router,
+    ):
+        streams = [await router.post(body=chat(stream=True, max_tokens=3000)) for _ in range(10)]
+        for stream in streams:
+            await stream.content.readany()
+        await engine.stop()
+        await engine.start()
+        await router.settled(10)
+        assert circuit(router) is Circuit.CLOSED
+        assert await router.ask() == "engine"
+        for stream in streams:
+            stream.close()
+
+
+async def test_a_well_engine_that_resets_one_connection_stays_in_use(simulated_engines):
+    async with (
+        simulated_engines(2) as engines,
+        running_router(engines, policy=in_house(Ordered), retries={}, health={"failure_threshold": 1}) as router,
+    ):
+        engines[0].fault, engines[0].faults_left = Fault.CLOSE_BEFORE_HEAD, 1
+        probes = engines[0].probes
+        assert await router.ask() == "b"
+        await engines[0].wait_probed(probes + 1)
+        assert [await router.ask(), router.server.pool.workers[0].is_healthy] == ["a", True]
 
 
 @pytest.mark.parametrize("role", [PREFILL, DECODE])

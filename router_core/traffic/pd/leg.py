@@ -8,7 +8,7 @@ from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome, Rou
 from router_core.contract.worker import Worker
 from router_core.fleet.ledger import Lease
 from router_core.relay.parties import Ending
-from router_core.traffic.endings import OUTCOME_OF_ENDING, outcome_of_http
+from router_core.traffic.endings import LOSSES, OUTCOME_OF_ENDING, outcome_of_http
 from router_core.traffic.following import Following
 from router_core.traffic.usage import read_usage
 
@@ -84,7 +84,8 @@ class PairLeg:
             status = OutcomeStatus.SUCCESS if http_status < 400 else outcome_of_http(http_status)
         else:
             status = OUTCOME_OF_ENDING[ending]
-        self._finish(status, http_status, tail if status is OutcomeStatus.SUCCESS else b"", is_blamed=is_blamed)
+        tail = tail if status is OutcomeStatus.SUCCESS else b""
+        self._finish(status, http_status, tail, is_blamed=is_blamed, is_lost=ending in LOSSES)
 
     def cancel(self) -> None:
         """It was ended for no fault of its own: its client left, or the other leg failed."""
@@ -94,7 +95,15 @@ class PairLeg:
         """It answered, but with nothing that is of use."""
         self._finish(OutcomeStatus.ERROR, http_status, b"")
 
-    def _finish(self, status: OutcomeStatus, http_status: int | None, tail: bytes, *, is_blamed: bool = True) -> None:
+    def _finish(
+        self,
+        status: OutcomeStatus,
+        http_status: int | None,
+        tail: bytes,
+        *,
+        is_blamed: bool = True,
+        is_lost: bool = False,
+    ) -> None:
         if self.is_finished:
             return
         self.is_finished = True
@@ -116,6 +125,8 @@ class PairLeg:
         if self._followers is not None:
             self._followers.attempt_ended(self.worker, request, outcome)
         if status is not OutcomeStatus.SUCCESS or self._breakers.half_open:
-            self._breakers.ended(self.worker, self, status if is_blamed else OutcomeStatus.CANCELLED)
+            lost_since = self._started if is_lost else None
+            blamed_status = status if is_blamed else OutcomeStatus.CANCELLED
+            self._breakers.ended(self.worker, self, blamed_status, lost_since=lost_since)
         if self.worker.is_draining:
             self._finish_draining(self.worker)

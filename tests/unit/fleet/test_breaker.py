@@ -63,11 +63,12 @@ class Fleet:
         if has_begun:
             lease.first_token()
         attempt = object()
+        placed_at = self.scheduler.now
         self.breakers.placed(self.worker, attempt)
 
-        def end(status):
+        def end(status, *, is_lost=False):
             lease.release()
-            self.breakers.ended(self.worker, attempt, status)
+            self.breakers.ended(self.worker, attempt, status, lost_since=placed_at if is_lost else None)
 
         return end
 
@@ -205,14 +206,54 @@ def test_a_request_let_through_that_says_nothing_gives_its_place_to_the_next(sta
     assert fleet.circuit is Circuit.CLOSED
 
 
-def test_a_worker_whose_checks_pass_again_is_tried_at_once():
+def test_a_worker_that_was_dead_and_is_well_again_is_as_one_that_never_failed():
     fleet = Fleet(failure_threshold=1, success_threshold=1)
     fleet.serve(ERROR)
     fleet.breakers.recovered(fleet.worker)
-    assert fleet.circuit is Circuit.HALF_OPEN
-    fleet.scheduler.pass_time(60)  # the timer of the open circuit is of no consequence any more
-    fleet.serve(SUCCESS)
     assert fleet.circuit is Circuit.CLOSED
+    fleet.scheduler.pass_time(60)  # the timer of the open circuit is of no consequence any more
+    assert fleet.circuit is Circuit.CLOSED
+    assert fleet.breakers.transitions == {"http://a": {("closed", "open"): 1, ("open", "closed"): 1}}
+
+
+@pytest.mark.parametrize("is_probing", [False, True])
+def test_one_that_was_dead_and_is_well_again_need_not_be_tried_with_care(is_probing):
+    fleet = half_open()
+    end = fleet.begin() if is_probing else None
+    fleet.breakers.recovered(fleet.worker)
+    assert (fleet.circuit, fleet.breakers.half_open) == (Circuit.CLOSED, {})
+    if end is not None:
+        end(SUCCESS)
+    assert fleet.circuit is Circuit.CLOSED
+
+
+def test_a_crash_is_one_failure_however_many_requests_it_ends():
+    fleet = Fleet(failure_threshold=3)
+    for _ in range(2):
+        fleet.scheduler.pass_time(1)
+        ends = [fleet.begin() for _ in range(20)]
+        for end in ends:
+            end(ERROR, is_lost=True)
+    assert fleet.circuit is Circuit.CLOSED
+    fleet.scheduler.pass_time(1)
+    fleet.begin()(ERROR, is_lost=True)
+    assert fleet.circuit is Circuit.OPEN
+
+
+def test_a_connection_lost_again_and_again_is_a_failure_each_time():
+    fleet = Fleet(failure_threshold=3)
+    for _ in range(3):
+        fleet.scheduler.pass_time(0.001)
+        fleet.begin()(ERROR, is_lost=True)
+    assert fleet.circuit is Circuit.OPEN
+
+
+def test_connections_that_are_lost_one_by_one_are_no_crash():
+    fleet = Fleet(failure_threshold=3)
+    for end in [fleet.begin() for _ in range(3)]:
+        fleet.scheduler.pass_time(0.6)
+        end(ERROR, is_lost=True)
+    assert fleet.circuit is Circuit.OPEN
 
 
 def test_recovery_of_a_worker_with_a_closed_circuit_wipes_out_its_failures():

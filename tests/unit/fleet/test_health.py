@@ -186,6 +186,30 @@ async def test_refused_connections_eject_a_worker_long_before_its_next_check_is_
             assert await changes.next() == (one.url, False, "GET /health answered 500")
 
 
+async def test_a_worker_that_requests_lost_and_that_refuses_the_check_is_dead_at_once() -> None:
+    pool, changes = WorkerPool(workers=[Worker(NOBODY)]), Changes()
+    async with checking(pool, changes, failure_threshold=3) as checker:
+        await checker.settled()
+        assert pool.workers[0].is_healthy  # one refused check alone says little
+        checker.check_now(pool.workers[0])
+        url, is_healthy, reason = await changes.next()
+        assert (url, is_healthy) == (NOBODY, False)
+        assert reason is not None
+        assert reason.startswith("GET /health failed: ")
+
+
+async def test_a_worker_that_requests_lost_and_that_answers_the_check_is_well() -> None:
+    async with engine() as one:
+        pool, changes = WorkerPool(workers=[unchecked(one.url)]), Changes()
+        async with checking(pool, changes, failure_threshold=2) as checker:
+            await changes.next()
+            one.script = [500, 200]  # unwell once is not dead
+            for _ in range(2):
+                checker.check_now(pool.workers[0])
+                await one.next_check()
+            assert changes.queue.empty()
+
+
 async def test_a_thousand_refused_connections_are_a_few_checks() -> None:
     async with engine() as one:
         pool, changes = WorkerPool(workers=[unchecked(one.url)]), Changes()
