@@ -306,6 +306,7 @@ class _Retries:
 class _FaultyPolicy:
     name = "my_policy"
     source = "in-house"
+    plugins = ("my_policy",)
     faults = {("my_policy", "raised"): 1}  # noqa: RUF012  # nobody changes it
     is_quarantined = True
     decision_times = DecisionTimes()

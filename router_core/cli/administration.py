@@ -115,6 +115,7 @@ class Administration:
             signals=self._signals.look,
             log_level=LogLevelHandlers(log_level, set_log_level),
             error_code_header=self._config.error_code_header,
+            on_unknown=relay.refused,
             administers=for_administrators or self._config.admin_port is None,
         )
 

@@ -152,7 +152,10 @@ class ClientTraffic:
                 client_stalls=lambda: relay.client_stalls,
                 handshake_failures=lambda: relay.handshake_failures.counts,
                 shortages=lambda: relay.shortages.counts,
-                unrouted=lambda: {"": choice.unrouted, **{each.name: each.dispatcher.unrouted for each in self._pools}},
+                unrouted=lambda: {
+                    "": choice.unrouted | routes.unrouted,
+                    **{each.name: each.dispatcher.unrouted for each in self._pools},
+                },
                 proxied_unknown=lambda: routes.proxied_unknown,
             )
         )

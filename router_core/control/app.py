@@ -42,6 +42,7 @@ def create_control_app(
     error_code_header: str | None = None,
     administers: bool = True,
     replace_policy: ReplacePolicy | None = None,
+    on_unknown: Callable[[int], None] = lambda status: None,  # noqa: ARG005  # likewise
 ) -> web.Application:
     """Return the application.
 
@@ -64,9 +65,10 @@ def create_control_app(
         error_code_header: The header that tells the code of an error as well; None for none.
         administers: Whether administration is served here; else its paths say that it has an address of its own.
         replace_policy: Gives a pool another policy.
+        on_unknown: Told the status of each answer to a request that no route takes, 404 or 405.
     """
     catalog = ModelCatalog(pools, fetch_models, listed=listed_models)
-    app = json_app(error_code_header)
+    app = json_app(error_code_header, on_unknown)
     inference_paths = tuple(inference_paths)
 
     async def close(app: web.Application) -> None:  # noqa: ARG001  # aiohttp hands it to every clean-up

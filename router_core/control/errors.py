@@ -14,6 +14,7 @@ from router_core.relay.local_answer import error_body
 
 log = logging.getLogger(__name__)
 
+_ON_UNKNOWN: web.AppKey[Callable[[int], None]] = web.AppKey("on_unknown")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -38,13 +39,18 @@ def error_response(status: int, code: str, message: str, headers: Mapping[str, s
     return response
 
 
-def json_app(error_code_header: str | None = None) -> web.Application:
+def json_app(
+    error_code_header: str | None = None,
+    on_unknown: Callable[[int], None] = lambda status: None,  # noqa: ARG005  # named as callers pass it
+) -> web.Application:
     """Return an application without routes whose errors are JSON.
 
     Args:
         error_code_header: The header that tells their code as well; None for none.
+        on_unknown: Told 404 or 405 of each request for a path, or with a method, that no route takes.
     """
     app = web.Application(middlewares=[errors_as_json])
+    app[_ON_UNKNOWN] = on_unknown
     app.on_response_prepare.append(_hide_server)
     if error_code_header is not None:
         app.on_response_prepare.append(_tells_code(error_code_header))
@@ -66,6 +72,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     # hold the frames of the whole request. Floods of such requests made long pauses for the garbage collector.
     unknown = request.match_info.http_exception
     if unknown is not None:
+        request.app[_ON_UNKNOWN](unknown.status)
         return _as_json(request, unknown)
     try:
         return await handler(request)

@@ -7,12 +7,14 @@ this file knows neither pools nor policy managers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
 from typing import Protocol
 
 from router_core.contract.worker import Circuit, Worker
 from router_core.observability.exposition import Sample, Sampler
 from router_core.observability.families import MetricKind
 from router_core.plugin_host.decision_times import DecisionTimes
+from router_core.plugin_host.faults import FaultKind
 
 
 class ManagedPolicy(Protocol):
@@ -25,6 +27,10 @@ class ManagedPolicy(Protocol):
     @property
     def source(self) -> str:
         """Where it comes from, such as `router-policy-cache-aware 0.1.0`."""
+
+    @property
+    def plugins(self) -> Iterable[str]:
+        """The names of it, its wrappers and observers."""
 
     @property
     def faults(self) -> Mapping[tuple[str, str], int]:
@@ -155,7 +161,9 @@ def policy_sampler(pool: str, current: Callable[[], ManagedPolicy]) -> Sampler:
         )
         text, times = "Seconds the policy took to decide.", policy.decision_times
         yield Sample("policy_decision_seconds", MetricKind.HISTOGRAM, text, labels, times.seconds, times.buckets)
-        for (plugin, kind), count in policy.faults.items():
+        # From 0 on: what Prometheus first sees at 4 has not increased.
+        known = dict.fromkeys(product(policy.plugins, map(str, FaultKind)), 0)
+        for (plugin, kind), count in {**known, **policy.faults}.items():
             of_plugin = {"pool": pool, "plugin": plugin, "kind": kind}
             yield Sample("policy_faults_total", counter, "Faults of a policy or observer.", of_plugin, count)
 
@@ -178,7 +186,7 @@ def traffic_sampler(
 
     Args:
         connections: Clients connected now.
-        refusals: Requests refused for their form, by HTTP status.
+        refusals: Requests refused for their form or an unknown path or method, by HTTP status.
         buffered_bytes: Of bodies that came in pieces, until their requests are over.
         buffers_full: Requests refused because that was too much.
         client_stalls: Clients cut off because they took nothing of their answer for too long.
@@ -199,7 +207,9 @@ def traffic_sampler(
             proxied_unknown(),
         )
         for status, times in refusals().items():
-            text = "Requests refused for their form: malformed, too large or too slow."
+            text = (
+                "Requests refused: malformed, too large or too slow, or a path (404) or method (405) that nobody takes."
+            )
             yield Sample("refused_requests_total", counter, text, {"status": str(status)}, times)
         text = "Bytes held of requests' bodies that came in pieces, until their requests are over."
         yield Sample("buffered_body_bytes", gauge, text, {}, buffered_bytes())

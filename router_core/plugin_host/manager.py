@@ -125,6 +125,7 @@ class PolicyManager:
         self._call_added = stack.hook("on_worker_added")
         self._call_removed = stack.hook("on_worker_removed")
 
+        self._names = (name, *(each for each, _ in wrappers))
         self.observers = Observers(observers, limits=limits, log=self._log, clock=clock)
         self.needs = needs_of([policy, *(wrapper for _, wrapper in wrappers)]) | self.observers.needs
         self.wants_first_token = self._call_first_token is not None or self.observers.wants_first_token
@@ -135,6 +136,11 @@ class PolicyManager:
     def is_quarantined(self) -> bool:
         """Whether the policy is cut off after too many faults in a row, until it is replaced."""
         return self._conduct.is_quarantined
+
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """The names of the policy, its wrappers and observers."""
+        return (*self._names, *self.observers.names)
 
     @property
     def fault_log(self) -> FaultLog:

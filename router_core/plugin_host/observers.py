@@ -40,6 +40,7 @@ class Observers:
         self._clock = clock
         self.faults: Mapping[tuple[str, str], int] = self._log.counts
         self._hosts = [PluginHost(name, f"observer {name!r}", [plugin]) for name, plugin in plugins]
+        self.names = tuple(name for name, _ in plugins)
         self._first_token = self._listeners("on_first_token")
         self._complete = self._listeners("on_request_complete")
         self._added = self._listeners("on_worker_added")

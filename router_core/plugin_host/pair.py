@@ -83,6 +83,11 @@ class PairManager:
         return self.prefill.decision_times + self.decode.decision_times
 
     @property
+    def plugins(self) -> tuple[str, ...]:
+        """The names of both policies, their wrappers and the observers."""
+        return tuple(dict.fromkeys((*self.prefill.plugins, *self.decode.plugins, *self.observers.names)))
+
+    @property
     def faults(self) -> Mapping[tuple[str, str], int]:
         """Faults by plugin and kind, of both and of the observers."""
         return Counter(self.prefill.faults) + Counter(self.decode.faults) + Counter(self.observers.faults)

@@ -51,7 +51,7 @@ class HandshakeFailures:
 
     def __init__(self, now: Callable[[], float]) -> None:
         """Begin with none; `now` returns monotonic seconds."""
-        self.counts: dict[str, int] = {}
+        self.counts = dict.fromkeys((*_CAUSES, "other"), 0)
         self._now = now
         self._told: dict[str, tuple[float, int]] = {}  # when last, and the count then
 
@@ -63,7 +63,7 @@ class HandshakeFailures:
             peer: The client's address.
         """
         reason = reason_of(error)
-        count = self.counts[reason] = self.counts.get(reason, 0) + 1
+        count = self.counts[reason] = self.counts[reason] + 1
         now = self._now()
         told_at, told_count = self._told.get(reason, (-_TELL_EVERY_S, 0))
         if now - told_at < _TELL_EVERY_S:

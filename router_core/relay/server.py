@@ -11,7 +11,7 @@ from router_core.relay.downstream import TURNED_AWAY, Downstream
 from router_core.relay.exchange import Exchange
 from router_core.relay.handshakes import HandshakeFailures
 from router_core.relay.origin import Origin, UpstreamLimits
-from router_core.relay.refusal import Refusal
+from router_core.relay.refusal import CODES, Refusal
 from router_core.relay.request_head import RequestHead
 from router_core.relay.request_reader import RequestReader, buffers_full
 from router_core.relay.shortage import Shortages
@@ -103,7 +103,7 @@ class RelayServer:
         self.connections: set[Downstream] = set()
         self.is_draining = False
         self.is_closed = False
-        self.refusals: dict[int, int] = {}
+        self.refusals = dict.fromkeys((*CODES, 404), 0)
         self.on_refused: Callable[[Refusal], None] | None = None
         self.handshake_failures = HandshakeFailures(loop.time)
         self.client_stalls = 0
@@ -174,7 +174,7 @@ class RelayServer:
         self._loop.call_soon(callback)
 
     def refused(self, status: int) -> None:
-        """Count a request refused for its form."""
+        """Count a request refused for its form, or for a path or method that nobody takes."""
         self.refusals[status] = self.refusals.get(status, 0) + 1
 
     def make_room(self, asking: RequestReader, max_bytes: int) -> None:

@@ -83,7 +83,7 @@ class Shortages:
 
     def __init__(self, now: Callable[[], float]) -> None:
         """Begin with none; `now` returns monotonic seconds."""
-        self.counts: dict[str, int] = {}
+        self.counts = dict.fromkeys(REMEDIES, 0)
         self._now = now
         self._told: dict[str, tuple[float, int]] = {}  # when last, and the count then
 
@@ -94,7 +94,7 @@ class Shortages:
             kind: What was lacking.
             base_url: The worker that could not be connected to.
         """
-        count = self.counts[kind] = self.counts.get(kind, 0) + 1
+        count = self.counts[kind] = self.counts[kind] + 1
         now = self._now()
         told_at, told_count = self._told.get(kind, (-_TELL_EVERY_S, 0))
         if now - told_at < _TELL_EVERY_S:

@@ -69,7 +69,7 @@ class AccessControl:
         open_paths: Iterable[str],
         is_routed_unknown: Callable[[bytes], bool],
     ) -> None:
-        self.refusals: dict[str, int] = {}
+        self.refusals = dict.fromkeys(("missing_key", "invalid_key", "missing_scope"), 0)
         self._admitted = admitted
         self._is_routed_unknown = is_routed_unknown
         self.set_keys(keys, forward_keys=forward_keys, open_paths=open_paths)
@@ -157,7 +157,7 @@ class AccessControl:
         return BadRequestError(403, message, code="insufficient_scope", headers=[("WWW-Authenticate", challenge)])
 
     def _count(self, reason: str) -> None:
-        self.refusals[reason] = self.refusals.get(reason, 0) + 1
+        self.refusals[reason] += 1
 
 
 def _implied(scopes: Iterable[Scope]) -> frozenset[Scope]:

@@ -20,6 +20,7 @@ from router_core.traffic.rate import RateLimit
 from router_core.traffic.usage import read_usage
 
 _NORMAL = PRIORITIES.index("normal")
+_RESULTS = ("admitted", "rate_limited", "queue_full", "queue_timeout", "left")
 _LEVELS = {name.encode(): level for level, name in enumerate(PRIORITIES)}
 _ANSWER_WEIGHT = 2
 """What a generated token weighs against one of a prompt (the weights of the VTC paper)."""
@@ -155,6 +156,10 @@ class Admission:
             flow = flows[key.name] = self._flows.get(key.name) or Flow(key.name)
             flow.take_limits(key, now)
         self._flows = flows
+        if self.is_needed:
+            for flow in flows.values():
+                for result in _RESULTS:
+                    self.results.setdefault((flow.name, result), 0)
         if self._rate_timer is not None:
             self._rate_timer.cancel()
             self._rate_timer = None
@@ -304,4 +309,4 @@ class Admission:
 
     def _count(self, flow: Flow, result: str) -> None:
         key = flow.name, result
-        self.results[key] = self.results.get(key, 0) + 1
+        self.results[key] = self.results.get(key, 0) + 1  # of a key that has gone, too

@@ -49,7 +49,7 @@ class Dispatcher:
         self.stored_responses = shared.stored_responses
         self.breakers = shared.breakers
         self.retries = shared.retries
-        self.unrouted: dict[str, int] = {}
+        self.unrouted = dict.fromkeys(("no_available_workers", "no_suitable_worker"), 0)
         self.now = shared.now
         self.finish_draining = shared.finish_draining
         self.origin = shared.origin
@@ -232,7 +232,7 @@ class Dispatcher:
         return f"No worker{what} is available: {len(workers)} configured, {others}."
 
     def _refuse(self, exchange: Exchange, code: str, message: str) -> None:
-        self.unrouted[code] = self.unrouted.get(code, 0) + 1
+        self.unrouted[code] += 1
         wait_s = self.breakers.retry_after_s(self._pool.workers)
         headers = () if wait_s is None else (("Retry-After", str(math.ceil(wait_s))),)
         exchange.refuse(503, code, message, headers)

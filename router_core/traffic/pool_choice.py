@@ -35,7 +35,7 @@ class PoolChoice:
     """
 
     def __init__(self, directory: ModelDirectory, dispatchers: Mapping[str, Dispatcher]) -> None:
-        self.unrouted: dict[str, int] = {}
+        self.unrouted = dict.fromkeys(("invalid_json", "model_required", "model_not_ready", "model_not_found"), 0)
         self._directory = directory
         self._dispatchers = dispatchers
         self._rest = tuple(dispatchers.values())[-1]
@@ -110,7 +110,7 @@ class PoolChoice:
     def _refuse(
         self, exchange: Exchange, status: int, code: str, message: str, headers: Iterable[tuple[str, str]] = ()
     ) -> None:
-        self.unrouted[code] = self.unrouted.get(code, 0) + 1
+        self.unrouted[code] += 1
         exchange.refuse(status, code, message, headers)
 
 

@@ -29,6 +29,7 @@ class Routes:
     Attributes:
         dispatch: Takes a request that is for a worker of the policy's choice.
         proxied_unknown: Requests on paths the router does not know that were given to a worker.
+        unrouted: Requests for stored responses that no worker is known to have, by reason.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Routes:
         proxy_unknown_paths: bool,
     ) -> None:
         self.proxied_unknown = 0
+        self.unrouted = {"response_not_found": 0}
         self.dispatch = dispatch
         self._stored_responses = stored_responses
         self._control = control
@@ -76,6 +78,7 @@ class Routes:
     def _stored_response(self, exchange: Exchange) -> None:
         worker = self._stored_responses.find(exchange.head.path)
         if worker is None:
+            self.unrouted["response_not_found"] += 1
             exchange.refuse(404, "response_not_found", "No worker of this router made a response with this id.")
             return
         exchange.forward(self._origin(worker.base_url), DirectListener(exchange, worker))

@@ -67,7 +67,7 @@ async def test_readiness_follows_the_workers_and_liveness_does_not(simulated_eng
             assert (await response.json())["reason"] == "no healthy workers"
         assert await status_of(router, "/liveness") == 200
         metrics = await router.metrics()
-        (unrouted,) = metrics["router_core_unrouted_requests_total"]
+        (unrouted,) = (sample for sample in metrics["router_core_unrouted_requests_total"] if sample.value)
         assert (unrouted.labels, unrouted.value) == ({"pool": "default", "reason": "no_available_workers"}, 1)
         await router.settled(1)
 
@@ -97,7 +97,7 @@ async def test_metrics_tell_of_workers_requests_tokens_and_policy(simulated_engi
         outcomes = router.record.outcomes
         tokens = sum(s.value for s in metrics["router_core_completion_tokens_total"])
         assert tokens == sum(outcome.completion_tokens for outcome in outcomes) > 0
-        assert "router_core_policy_faults_total" not in metrics
+        assert {sample.value for sample in metrics["router_core_policy_faults_total"]} == {0}
 
 
 async def test_one_connection_serves_control_and_inference_in_turn(simulated_engine):
@@ -180,3 +180,16 @@ async def test_metrics_have_a_port_of_their_own_on_wish(simulated_engine):
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.ClientConnectorError):
             await session.get(base)
+
+
+async def test_requests_that_the_router_knows_no_way_for_are_counted(simulated_engine):
+    async with simulated_engine() as engine, running_router([engine], proxy_unknown_paths=False) as router:
+        for _ in range(3):
+            assert await status_of(router, "/made/up") == 404
+        assert await status_of(router, "/v1/chat/completions") == 405
+        assert await status_of(router, "/v1/responses/resp_made-up") == 404
+        metrics = await router.metrics()
+        refused = {s.labels["status"]: s.value for s in metrics["router_core_refused_requests_total"] if s.value}
+        assert refused == {"404": 3, "405": 1}
+        unrouted = [(s.labels, s.value) for s in metrics["router_core_unrouted_requests_total"] if s.value]
+        assert unrouted == [({"pool": "", "reason": "response_not_found"}, 1)]

@@ -45,7 +45,7 @@ async def test_over_the_cap_requests_wait_then_are_refused_and_a_place_that_is_f
         await until(lambda: is_free(router))
         metrics = await router.metrics()
         results = {sample.labels["result"]: sample.value for sample in metrics["router_core_admission_requests_total"]}
-        assert results == {"admitted": 2, "queue_full": 1}
+        assert {result: times for result, times in results.items() if times} == {"admitted": 2, "queue_full": 1}
         assert metrics["router_core_admission_queue_length"][0].value == 0
         assert metrics["router_core_admission_requests_active"][0].value == 0
         assert metrics["router_core_admission_wait_seconds_count"][0].value >= 1

@@ -110,7 +110,7 @@ def fickle(*turns, **selection):
 async def faults_of(router):
     """Return faults by (plugin, kind), as metrics and health agree on them."""
     samples = (await router.metrics()).get("router_core_policy_faults_total", [])
-    scraped = {(s.labels["plugin"], s.labels["kind"]): s.value for s in samples}
+    scraped = {(s.labels["plugin"], s.labels["kind"]): s.value for s in samples if s.value}
     told = (await router.policy_facts())["faults"]
     assert scraped == {(fault["plugin"], fault["kind"]): fault["count"] for fault in told}
     return scraped
@@ -187,7 +187,8 @@ async def test_fallback_fail_answers_503(simulated_engine):
                 document = await response.json()
             assert expected == 200 or document["error"]["code"] == "no_suitable_worker"
         assert engine.accepted == 2
-        (unrouted,) = (await router.metrics())["router_core_unrouted_requests_total"]
+        samples = (await router.metrics())["router_core_unrouted_requests_total"]
+        (unrouted,) = (sample for sample in samples if sample.value)
         assert (unrouted.labels["reason"], unrouted.value) == ("no_suitable_worker", 2)
         await router.settled(2)
 

@@ -8,6 +8,7 @@ import datetime
 import socket
 import ssl
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -173,5 +174,5 @@ async def test_clients_that_reset_in_the_handshake_leave_nothing(authority: Auth
             )
             client.hang_up()
         await until(lambda: left()[0] <= before[0] and left()[1] <= before[1], "all connections to be gone")
-        assert router.server.relay.handshake_failures.counts == {"closed": 20}
+        assert +Counter(router.server.relay.handshake_failures.counts) == {"closed": 20}
         assert await router.ask() == "a"

@@ -15,6 +15,7 @@ from router_core.plugin_host.decision_times import DecisionTimes
 class FakePolicy:
     name: str = "cache_aware"
     source: str = "router-policy-cache-aware 0.1.0"
+    plugins: tuple[str, ...] = ("cache_aware",)
     faults: Mapping[tuple[str, str], int] = field(default_factory=dict)
     is_quarantined: bool = False
     decision_times: DecisionTimes = field(default_factory=DecisionTimes)
@@ -51,6 +52,7 @@ def test_a_policys_faults_and_quarantine_show() -> None:
     registry.add_sampler(policy_sampler("default", lambda: faulty))
     assert {
         'router_core_policy_faults_total{kind="exception",plugin="cache_aware",pool="default"} 3.0',
+        'router_core_policy_faults_total{kind="raised",plugin="cache_aware",pool="default"} 0.0',
         'router_core_policy_faults_total{kind="late",plugin="audit",pool="default"} 1.0',
         'router_core_policy_quarantined{policy="cache_aware",pool="default"} 1.0',
         'router_core_policy_info{policy="cache_aware",pool="default",source="router-policy-cache-aware 0.1.0"} 1.0',

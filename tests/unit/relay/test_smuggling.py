@@ -135,7 +135,7 @@ def test_an_ambiguous_request_is_refused_and_never_forwarded(status, wire, is_tr
     assert client.statuses == [status]
     assert b"Connection: close\r\n" in client.answer
     assert client.transport.has_eof
-    assert client.server.refusals == {status: 1}
+    assert {status for status, times in client.server.refusals.items() if times} == {status}
 
 
 @pytest.mark.parametrize(("status", "wire"), CORPUS.values(), ids=CORPUS)

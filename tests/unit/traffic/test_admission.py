@@ -113,6 +113,8 @@ class Gate:
     def results(self):
         total = Counter()
         for (_, result), times in self.admission.results.items():
+            if not times:
+                continue
             total[result] += times
         return total
 
