@@ -99,6 +99,45 @@ def test_long_prompts_weigh_more_than_short_ones():
     assert {place(harness, f"short {number}", 500).worker for number in range(20)}.isdisjoint({busy})
 
 
+def serve_open_loop(prompts, *, workers=4, gap_s=0.1):
+    """Send prompts of so many tokens at a fixed rate; return each one's tokens, worker and wait in seconds.
+
+    Workers prefill one prompt after another; nothing else takes time.
+    """
+    harness = make_harness(workers, **GIVEN)
+    now, number, waiting, free_at, placed = 0.0, 0, {}, Counter(), []
+    while number < len(prompts) or waiting:
+        over = min((queue[0][0] for queue in waiting.values()), default=float("inf"))
+        arrival = number * gap_s if number < len(prompts) else float("inf")
+        harness.pool.advance(min(over, arrival) - now)
+        now = min(over, arrival)
+        if over <= arrival:
+            url = next(url for url, queue in waiting.items() if queue[0][0] == over)
+            attempt = waiting[url].popleft()[1]
+            attempt.first_token()
+            attempt.complete(completion_tokens=100)
+            if not waiting[url]:
+                del waiting[url]
+            continue
+        attempt = place(harness, f"{number}", prompts[number])
+        url = attempt.worker.url
+        wait_s = max(0.0, free_at[url] - now)
+        free_at[url] = now + wait_s + prompts[number] * TOKEN_S
+        waiting.setdefault(url, deque()).append((free_at[url], attempt))
+        placed.append((prompts[number], url, wait_s))
+        number += 1
+    return placed
+
+
+def test_very_long_prompts_do_not_pile_up_on_a_worker_that_others_avoid():
+    prompts = [100_000 if number % 60 == 30 else 50 + 37 * number % 500 for number in range(600)]
+    placed = serve_open_loop(prompts)
+    giants = [(url, wait_s) for tokens, url, wait_s in placed if tokens == 100_000]
+    assert max(Counter(url for url, _ in giants).values()) <= 5  # of 10
+    assert max(wait_s for _, wait_s in giants) < 10.0
+    assert sum(wait_s for *_, wait_s in placed) / len(placed) < 0.01
+
+
 def test_a_prefix_is_left_for_an_idle_worker_when_its_queue_is_longer_than_the_prefill_it_saves():
     harness = make_harness(2, **GIVEN)
     home = serve(harness, place(harness, "known", 3000), prefill_s=0.3, decode_s=60)

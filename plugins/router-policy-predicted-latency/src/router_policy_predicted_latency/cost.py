@@ -5,8 +5,10 @@ cost(w) = max(backlog, memory_wait) + start + weight * x + decode terms - credit
 - x: predicted seconds to prefill what w does not have of the prompt;
 - backlog: predicted seconds until the prefills sent to w before are over;
 - memory_wait: how long until enough memory is free, if the prompt and its answer do not fit beside what runs;
-- weight = 1 + hit rate + arrivals at w while it works off its backlog and part of x: every second of prefill also holds
-  up those that come meanwhile, and drives out what others would have found in the cache;
+- weight = 1 + hit rate + w's arrivals a second * min(backlog + part of x, elsewhere): every second of prefill also
+  holds up those that come meanwhile, and drives out what others would have found in the cache;
+- elsewhere: what it costs to go to another worker, so the longest anyone is held up. Without that bound the worker that
+  others avoid for its backlog, and that therefore holds up nobody, would be the cheapest for every long prompt;
 - decode terms: how much the request and those that decode on w slow each other down, and how long its prefill holds
   them up;
 - credit: at most what w would compute anew although others have it, and what requests that began alike would have been
@@ -26,9 +28,6 @@ from router_core.api import PrefixIndex
 from router_policy_predicted_latency.demand import Demand
 from router_policy_predicted_latency.linear_model import Features
 from router_policy_predicted_latency.worker_state import HORIZON_S, WorkerState
-
-_LONGEST_QUEUE = 20.0
-"""Requests held up that count at most: beyond it the price of a prefill is high enough."""
 
 _OWN_SHARE = 0.4
 """Share of its own prefill in which others come and wait; found best, theory says a half."""
@@ -55,6 +54,8 @@ class Quote(NamedTuple):
         decode: The decode terms.
         start: What a prefill takes besides its tokens.
         credit: What was taken off.
+        shortest_wait: The shortest backlog of all candidates.
+        found: What its prefill is shorter by for what the worker has.
         spared: What it would have cost less if every candidate had as much of the prompt as any.
         features: What the prefill's time depends on.
         fits: Whether its memory is free.
@@ -68,6 +69,8 @@ class Quote(NamedTuple):
     decode: float
     start: float
     credit: float
+    shortest_wait: float
+    found: float
     spared: float
     features: Features
     fits: bool
@@ -103,7 +106,8 @@ def cheapest(
     output_tokens = demand.output_tokens
     base_weight = 1.0 + demand.hit_rate
     mean_backlog_s = sum([state.backlog_s(now) for state in states]) / len(states) if regret_s else 0.0
-    best_cost = least = float("inf")
+    elsewhere_s = demand.elsewhere_s
+    best_cost = least = shortest_wait_s = float("inf")
     best: tuple[int, float, float, float, float, float, float, int, float, bool] | None = None
     credit_s = 0.0
     ties = 1
@@ -117,6 +121,8 @@ def cheapest(
             wait_s = backlog_s = state.queue_due - now
         else:
             wait_s = backlog_s = state.backlog_s(now)
+        if wait_s < shortest_wait_s:
+            shortest_wait_s = wait_s
         if wait_s + start_s > best_cost:
             continue
         cached = matched[position]
@@ -133,8 +139,8 @@ def cheapest(
             if missing > 0:
                 wait_s = max(wait_s, missing / (capacity + 1) * demand.hold_s)
         rate = state.rate * exp((state.rate_at - now) / HORIZON_S)
-        held_up = rate * (backlog_s + _OWN_SHARE * prefill_s)
-        weight = base_weight + (held_up if held_up < _LONGEST_QUEUE else _LONGEST_QUEUE)
+        held_up_s = backlog_s + _OWN_SHARE * prefill_s
+        weight = base_weight + rate * (held_up_s if held_up_s < elsewhere_s else elsewhere_s)
         decoding = state.decoding
         slower_step_s = state.slower_step_s + state.slower_token_s * prompt_tokens
         decode_s = decode_weight * (output_tokens * slower_step_s + _HELD_UP * decoding * prefill_s)
@@ -168,6 +174,8 @@ def cheapest(
     assert best is not None  # noqa: S101  # there is at least one worker, and no cost is infinite
     position, wait_s, prefill_s, weight, decode_s, start_s, credit_s, new, pairs, fits = best
     spared_s = max(0.0, best_cost - least) if most else 0.0
+    _, token_s, pair_s = states[position].prefill.coefficients
+    cold_s = token_s * prompt_tokens + pair_s * prompt_tokens * prompt_tokens / 2
     return Quote(
         position,
         best_cost,
@@ -177,6 +185,8 @@ def cheapest(
         decode_s,
         start_s,
         credit_s,
+        shortest_wait_s,
+        cold_s - prefill_s,
         spared_s,
         (1.0, float(new), pairs),
         fits,

@@ -140,7 +140,7 @@ class PredictedLatencyPolicy:
         flight.is_telling = quote.fits
         flight.state.enqueue(flight, now)
         self._flights[request] = flight
-        self._demand.placed(prompt_tokens, cached)
+        self._demand.placed(prompt_tokens, cached, quote.shortest_wait, quote.found)
         request.explain(
             _reason(cached, most, quote.credit),
             cost_s=quote.cost,
