@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LONG = ["--workload", "bursts:{requests: 50000}", "--policy", "least_loaded", "--policy", "random", "--seeds", "9"]
+LONG = ["--workload", "bursts:{requests: 4000}", "--policy", "least_loaded", "--policy", "random", "--seeds", "99"]
 
 
 def test_an_interrupt_ends_it_at_once_and_says_nothing():
