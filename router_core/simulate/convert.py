@@ -28,15 +28,19 @@ _MAX_CONTEXT = 128_000
 
 
 def from_mooncake(paths: Sequence[Path], *, seed: int, tick_s: float) -> Trace:
-    """Read JSON lines such as Mooncake's; `tick_s` spreads requests over the tick their time was rounded to."""
+    """Read JSON lines such as Mooncake's; `tick_s` spreads requests over the tick their time was rounded to.
+
+    They keep their order: who continues another one's prompt does not come before it.
+    """
     if len(paths) != 1:
         raise StartupError(["--from mooncake takes one file; convert the others one by one"])
     trace = read_trace(paths[0])
     if not tick_s:
         return trace
     shift = random.Random(f"tick/{seed}").uniform  # noqa: S311  # repeatable, not secret
-    spread = [replace(request, at_s=request.at_s + shift(0, tick_s)) for request in trace.requests]
-    return replace(trace, requests=tuple(sorted(spread, key=lambda request: request.at_s)))
+    times = sorted(request.at_s + shift(0, tick_s) for request in trace.requests)
+    spread = (replace(request, at_s=at_s) for request, at_s in zip(trace.requests, times, strict=True))
+    return replace(trace, requests=tuple(spread))
 
 
 def from_csv(paths: Sequence[Path], *, seed: int, tick_s: float) -> Trace:
@@ -176,7 +180,7 @@ def _turns(file: Path, session: dict[str, Any], number: int, ids: dict[tuple[obj
         if tokens > _MAX_CONTEXT:
             break
         blocks = []
-        for place, block in enumerate(hashes):
+        for place, block in enumerate(hashes[: -(-max(1, tokens) // block_tokens)]):
             end = (place + 1) * block_tokens
             key: tuple[object, ...]
             if end <= tools:

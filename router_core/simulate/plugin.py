@@ -8,12 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from router_core.contract.errors import StartupError
 from router_core.plugin_host.discovery import OBSERVER_GROUP, POLICY_GROUP, WRAPPER_GROUP, load_policy
 from router_core.plugin_host.options import build_policy
 from router_core.plugin_host.slips import PluginKind
+from router_core.simulate.option_text import split_options
 
 _GROUPS: Mapping[PluginKind, str] = MappingProxyType(
     {"policy": POLICY_GROUP, "wrapper": WRAPPER_GROUP, "observer": OBSERVER_GROUP}
@@ -65,17 +64,13 @@ class Plugin:
         Raises:
             StartupError: It cannot be read.
         """
-        name, brace, rest = text.strip().partition(":{")
-        options: object = {}
-        if brace:
-            try:
-                options = yaml.safe_load("{" + rest)
-            except yaml.YAMLError:
-                options = None
-        name = name.strip()
-        if not name or any(letter in name for letter in "{} =") or not _is_mapping(options):
-            raise StartupError([f"{where}: cannot be read; write NAME[:{{OPTION: VALUE, ...}}], in quotes"])
-        return cls(name if ":" in name else name.replace("-", "_"), options, app_dir=app_dir)  # type: ignore[arg-type]
+        try:
+            name, options = split_options(text)
+            if not name or any(letter in name for letter in "{} ="):
+                raise ValueError("cannot be read")
+        except ValueError as error:
+            raise StartupError([f"{where}: {error}; write NAME[:{{OPTION: VALUE, ...}}], in quotes"]) from error
+        return cls(name if ":" in name else name.replace("-", "_"), options, app_dir=app_dir)
 
 
 def split_outside_options(text: str, separator: str) -> Iterator[str]:
@@ -92,7 +87,3 @@ def split_outside_options(text: str, separator: str) -> Iterator[str]:
             yield text[start:at]
             start = at + 1
     yield text[start:]
-
-
-def _is_mapping(options: object) -> bool:
-    return isinstance(options, dict) and all(isinstance(name, str) for name in options)

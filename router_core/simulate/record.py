@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from router_core.contract.request import OutcomeStatus
 from router_core.contract.worker import WorkerRole
+
+
+class FailureReason(StrEnum):
+    """Why a request got no answer: the last of its attempts, if there were several.
+
+    `no_worker`: the policy chose none, or none was alive; `worker_died`: while it had the request; `too_long`: prompt
+    and output together are more than the engine's whole KV cache holds, so it refused them.
+    """
+
+    NO_WORKER = "no_worker"
+    WORKER_DIED = "worker_died"
+    TOO_LONG = "too_long"
 
 
 @dataclass(slots=True)
@@ -23,6 +36,7 @@ class RequestRecord:
         first_token_s: When the first token came; negative if none did.
         ended_s: When the last token came, or the request failed; negative while it runs.
         status: How it ended.
+        failure: Why it got no answer, None if it got one.
     """
 
     index: int
@@ -35,6 +49,7 @@ class RequestRecord:
     first_token_s: float = -1.0
     ended_s: float = -1.0
     status: OutcomeStatus | None = None
+    failure: FailureReason | None = None
 
     @property
     def ttft_s(self) -> float:

@@ -14,7 +14,7 @@ from router_core.simulate.arrivals import starting_times
 from router_core.simulate.contender import Contender
 from router_core.simulate.job import Job
 from router_core.simulate.prompt import TracePrompt, headers_of
-from router_core.simulate.record import RequestRecord, RunRecord
+from router_core.simulate.record import FailureReason, RequestRecord, RunRecord
 from router_core.simulate.router import Router
 from router_core.simulate.scenario import Scenario
 from router_core.simulate.simulated_fleet import SimulatedFleet
@@ -25,6 +25,7 @@ Progress = Callable[[int, int], None]
 """Told now and then how many requests have ended, of how many."""
 
 _SAMPLES = 200
+_MOST_SAMPLES = 20_000
 _PROGRESS_EVERY = 200
 
 
@@ -88,7 +89,10 @@ class Replay:
         if any("telemetry" in router.needs for router in self._routers):
             self._poll()
         sample_s = self._scenario.sample_s
-        self._fleet.sample_every(sample_s if sample_s is not None else max(1e-3, max(starts) / _SAMPLES))
+        if sample_s is not None:
+            self._fleet.sample_every(sample_s)
+        else:  # an answer may take a million times as long as all requests took to come
+            self._fleet.sample_every(max(1e-3, max(starts) / _SAMPLES), most=_MOST_SAMPLES)
         try:
             virtual.run()
         finally:
@@ -133,7 +137,7 @@ class Replay:
         if self._pairs:
             pair = router.place_pair(job.routed)
             if pair is None:
-                self._failed(job, OutcomeStatus.BACKPRESSURE)
+                self._failed(job, OutcomeStatus.BACKPRESSURE, FailureReason.NO_WORKER)
                 return
             job.prefill, job.placement = pair
             record.worker, record.decode_worker = pair[0].number, pair[1].number
@@ -141,13 +145,16 @@ class Replay:
             return
         job.placement = router.place(job.routed)
         if job.placement is None:
-            self._failed(job, OutcomeStatus.BACKPRESSURE)
+            self._failed(job, OutcomeStatus.BACKPRESSURE, FailureReason.NO_WORKER)
             return
         record.worker = job.placement.number
         self._submit(job, record.worker, output_tokens=request.output_tokens)
 
     def _submit(self, job: Job, number: int, *, output_tokens: int, is_received: bool = False) -> None:
         request = job.request
+        if request.prompt_tokens + output_tokens > self._fleet.workers[number].room_tokens:
+            self._refused(job, number)
+            return
         blocks = self._trace.full_blocks(request)
         sequence = EngineSequence(request.prompt_tokens, blocks, output_tokens, is_received=is_received)
         sequence.owner = (job, sequence)
@@ -196,12 +203,22 @@ class Replay:
         if job.tries == tries and job.placement is not None:
             self._submit(job, job.placement.number, output_tokens=job.request.output_tokens, is_received=True)
 
-    def _failed(self, job: Job, status: OutcomeStatus) -> None:
+    def _refused(self, job: Job, number: int) -> None:
+        for placement in (job.prefill, job.placement):
+            if placement is not None and not placement.is_over:
+                is_refusing = placement.number == number
+                placement.complete(OutcomeStatus.CLIENT_ERROR if is_refusing else OutcomeStatus.CANCELLED)
+        job.prefill = job.placement = None
+        job.record.failure = FailureReason.TOO_LONG
+        self._ended(job, OutcomeStatus.CLIENT_ERROR)  # a router sends no 400 again
+
+    def _failed(self, job: Job, status: OutcomeStatus, reason: FailureReason) -> None:
         job.prefill = job.placement = None
         if job.tries <= self._scenario.retries:
             job.routed = job.routed.next_attempt()
             self._place(job)
         else:
+            job.record.failure = reason
             self._ended(job, status)
 
     def _ended(self, job: Job, status: OutcomeStatus) -> None:
@@ -239,7 +256,7 @@ class Replay:
             if placement is not None and not placement.is_over:
                 is_broken = not self._fleet.workers[placement.number].is_up
                 placement.complete(OutcomeStatus.ERROR if is_broken else OutcomeStatus.CANCELLED)
-        self._failed(job, OutcomeStatus.ERROR)
+        self._failed(job, OutcomeStatus.ERROR, FailureReason.WORKER_DIED)
 
     def _returned(self, number: int) -> None:
         for router in self._routers:

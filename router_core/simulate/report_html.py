@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -11,13 +12,13 @@ from router_core.simulate.contender import YARDSTICKS
 from router_core.simulate.fleet_plan import FleetPlan
 from router_core.simulate.report_plots import kinds, plots
 from router_core.simulate.report_style import STYLE
-from router_core.simulate.report_text import headline, is_best, shown
+from router_core.simulate.report_text import failures_in_words, headline, is_best, shown
 from router_core.simulate.summary import FIGURES, GROUPS, Figure, Summary
 from router_core.simulate.svg import Scale, number
 
 _BY_NAME = {figure.name: figure for figure in FIGURES}
 _QUANTILES = ("p50", "p90", "p99")
-_BESIDE = ("ttft_p90", "hit_rate", "goodput")
+_BESIDE = ("ttft_p90", "hit_rate", "goodput", "failed_share")
 _LEAST_S = 1e-4
 
 
@@ -35,6 +36,9 @@ def _page(comparison: Comparison) -> Iterator[str]:
     yield f"<h1>{'Policies compared' if policies > 1 else 'A policy simulated'}</h1>"
     yield from _facts(comparison)
     for summary in summaries:
+        if summary.failures:
+            yield f'<p class="alarm"><strong>{escape(summary.policy)}:</strong> '
+            yield f"{escape(failures_in_words(summary))}.</p>"
         for fault, count in summary.faults.items():
             yield f'<p class="alarm"><strong>{escape(summary.policy)}: {count} faults ({escape(fault)}).</strong> '
             yield "Its figures are partly those of the fallback.</p>"
@@ -49,7 +53,8 @@ def _page(comparison: Comparison) -> Iterator[str]:
     if len(comparison.records[0]) > 1:
         yield "Means of the runs; below them the least and the most. "
     if policies > 1:
-        yield "Green: the best policy of a column. "
+        yield "Green: the best policy of a column"
+        yield " among those that failed fewest requests. " if any(each.failures for each in summaries) else ". "
     yield "Decisions are timed in real time on the machine that simulated.</p>"
     yield '<div class="tables">'
     for group in GROUPS:
@@ -131,7 +136,8 @@ def _glance(summaries: Sequence[Summary]) -> Iterator[str]:
         for summary in summaries
         for name in _QUANTILES
         for spread in (summary[f"ttft_{name}"].low, summary[f"ttft_{name}"].high)
-    ]
+        if not math.isnan(spread)
+    ] or [_LEAST_S]
     scale = Scale(min(values), max(values), is_log=True)
     grid = "".join(f'<u style="left:{scale.place(tick) * 100:.2f}%"></u>' for tick in scale.ticks)
     yield "<p>Circle: half of the requests had their first token within that time (p50); diamond: nine of ten (p90); "
@@ -141,9 +147,11 @@ def _glance(summaries: Sequence[Summary]) -> Iterator[str]:
     yield from (f"<th>{escape(_BY_NAME[name].title)}</th>" for name in _BESIDE)
     yield "</tr></thead><tbody>"
     for summary, kind in zip(summaries, kinds(summaries), strict=True):
-        at = {name: scale.place(max(_LEAST_S, summary.mean(f"ttft_{name}"))) * 100 for name in _QUANTILES}
-        marks = "".join(f'<b class="{name}" style="left:{place:.2f}%"></b>' for name, place in at.items())
-        bar = f'<i style="left:{at["p50"]:.2f}%;width:{at["p99"] - at["p50"]:.2f}%"></i>'
+        marks = bar = ""
+        if not math.isnan(summary.mean("ttft_p50")):
+            at = {name: scale.place(max(_LEAST_S, summary.mean(f"ttft_{name}"))) * 100 for name in _QUANTILES}
+            marks = "".join(f'<b class="{name}" style="left:{place:.2f}%"></b>' for name, place in at.items())
+            bar = f'<i style="left:{at["p50"]:.2f}%;width:{at["p99"] - at["p50"]:.2f}%"></i>'
         yield f'<tr><th scope="row">{escape(summary.policy)}</th>'
         yield f'<td class="rail"><div class="{kind}">{grid}{bar}{marks}</div></td>'
         yield from (_cell(_BY_NAME[name], summary, summaries, has_range=False) for name in _BESIDE)
@@ -168,6 +176,6 @@ def _cell(figure: Figure, summary: Summary, summaries: Sequence[Summary], *, has
     spread = summary[figure.name]
     mark = ' class="best"' if is_best(figure, summary, summaries) else ""
     span = ""
-    if has_range and spread.low != spread.high:
+    if has_range and spread.low < spread.high:
         span = f"<small>{shown(figure, spread.low)} to {shown(figure, spread.high)}</small>"
     return f"<td{mark}>{shown(figure, spread.mean)}{span}</td>"

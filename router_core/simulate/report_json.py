@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from router_core.simulate.comparison import Comparison
 
 
 def json_report(comparison: Comparison) -> dict[str, Any]:  # Any: JSON
-    """Return scenario and figures; of each figure the mean, least and most, and the value of each run."""
+    """Return scenario and figures; of each figure the mean, least and most, and the value of each run.
+
+    None, `null` in JSON, stands where nothing was there to measure, such as times where no request was answered.
+    """
     scenario = comparison.scenario
     trace = scenario.trace
     return {
@@ -34,15 +38,21 @@ def json_report(comparison: Comparison) -> dict[str, Any]:  # Any: JSON
                 "policy": summary.policy,
                 "figures": {
                     name: {
-                        "mean": spread.mean,
-                        "low": spread.low,
-                        "high": spread.high,
-                        "runs": [run[name] for run in summary.runs],
+                        "mean": _or_null(spread.mean),
+                        "low": _or_null(spread.low),
+                        "high": _or_null(spread.high),
+                        "runs": [_or_null(run[name]) for run in summary.runs],
                     }
                     for name, spread in summary.figures.items()
                 },
+                "requests": summary.requests,
+                "failures": dict(summary.failures),
                 "faults": dict(summary.faults),
             }
             for summary in comparison.summaries
         ],
     }
+
+
+def _or_null(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from router_core.contract.request import Leg, OutcomeStatus, RequestOutcome, RoutingRequest
@@ -18,6 +19,9 @@ from router_core.simulate.simulated_worker import SimulatedWorker
 from router_core.simulate.virtual_time import VirtualTime
 
 _HEADER_NEED = "header:"
+_HTTP_STATUS: Mapping[OutcomeStatus, int] = MappingProxyType(
+    {OutcomeStatus.SUCCESS: 200, OutcomeStatus.CLIENT_ERROR: 400}
+)
 
 
 class Placement:
@@ -58,7 +62,7 @@ class Placement:
         request = self._request
         outcome = RequestOutcome(
             status,
-            200 if status is OutcomeStatus.SUCCESS else None,
+            _HTTP_STATUS.get(status),
             self._router.time.now_s - self._began_s,
             self._ttft_s,
             prompt_tokens,

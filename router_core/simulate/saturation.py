@@ -14,6 +14,7 @@ from pathlib import Path
 
 import orjson
 
+from router_core.contract.errors import StartupError
 from router_core.simulate.contender import Contender
 from router_core.simulate.fleet_plan import FleetPlan
 from router_core.simulate.record import RunRecord
@@ -38,6 +39,9 @@ def saturation_rate(scenario: Scenario, *, progress: Callable[[str], None] | Non
     Args:
         scenario: Trace, fleet and think time; its rate does not matter. Failures are left out.
         progress: Told what is tried.
+
+    Raises:
+        StartupError: No request of the trace fits into an engine.
     """
     scenario = replace(scenario, fleet=replace(scenario.fleet, failures=()), jitter=0.0, routers=1)
     trace = scenario.trace
@@ -113,18 +117,21 @@ def _closed_loop_rate(scenario: Scenario, progress: Callable[[str], None] | None
 def _run(scenario: Scenario, rate: float, progress: Callable[[str], None] | None) -> RunRecord:
     if progress is not None:
         progress("all at once" if rate == _AT_ONCE else f"{rate:.4g} starts/s")
-    return Replay(replace(scenario, rate=rate), _POOLED).run()
+    record = Replay(replace(scenario, rate=rate), _POOLED).run()
+    if all(request.failure is not None for request in record.requests):
+        raise StartupError(["the fleet: no request of the trace fits into an engine's KV cache; give it more tokens"])
+    return record
 
 
 def _first_token_rate(record: RunRecord) -> float:
-    times = sorted(request.first_token_s for request in record.requests)
+    times = sorted(request.first_token_s for request in record.requests if request.failure is None)
     first, last = len(times) // 10, len(times) * 9 // 10
     span_s = times[min(last, len(times) - 1)] - times[first]
     return (last - first) / span_s if span_s > 0 else len(times) / max(record.ended_s, 1e-9)
 
 
 def _p90(record: RunRecord) -> float:
-    return percentile(sorted(request.ttft_s for request in record.requests), 0.9)
+    return percentile(sorted(request.ttft_s for request in record.requests if request.failure is None), 0.9)
 
 
 def _session_s(scenario: Scenario, record: RunRecord) -> float:

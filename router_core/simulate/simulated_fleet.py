@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from router_core.contract.worker import WorkerRole
@@ -57,11 +59,24 @@ class SimulatedFleet:
                 tokens = sum(engine.constants.cache_tokens for engine in plan.engines if engine.role is role)
                 pools[role] = PrefixCache(tokens // block_tokens, block_tokens), deque()
         self.workers: list[SimulatedWorker] = []
-        for number, each in enumerate(plan.engines):
-            cache = PrefixCache(each.constants.cache_tokens // block_tokens, block_tokens)
+        caches = [PrefixCache(each.constants.cache_tokens // block_tokens, block_tokens) for each in plan.engines]
+        rooms = [cache.capacity_blocks * block_tokens or math.inf for cache in caches]
+        if is_pooled:  # whoever has room takes a request, so each takes what the largest of its role can
+            largest = {
+                role: max(r for r, e in zip(rooms, plan.engines, strict=True) if e.role is role) for role in pools
+            }
+            rooms = [largest[each.role] for each in plan.engines]
+        for number, (each, cache, room_tokens) in enumerate(zip(plan.engines, caches, rooms, strict=True)):
             engine = Engine(each.constants, *pools.get(each.role, (cache,)))
             self.workers.append(
-                SimulatedWorker(number, engine, time, on_first_token=on_first_token, on_complete=on_complete)
+                SimulatedWorker(
+                    number,
+                    engine,
+                    time,
+                    room_tokens=room_tokens,
+                    on_first_token=on_first_token,
+                    on_complete=on_complete,
+                )
             )
 
     def submit(self, number: int, sequence: Sequence) -> bool:
@@ -84,12 +99,20 @@ class SimulatedFleet:
         for failure in self.plan.failures:
             self._time.at(failure.at_s, self._fail, failure, on_death, on_return)
 
-    def sample_every(self, seconds: float) -> None:
-        """Note from now on what waits and what runs."""
+    def sample_every(self, seconds: float, *, most: float = math.inf) -> None:
+        """Note from now on what waits and what runs.
+
+        Args:
+            seconds: Between two samples.
+            most: Samples to keep; when there are so many, every other one is dropped and the time between doubled.
+        """
+        if len(self.samples) >= most:
+            del self.samples[1::2]
+            seconds *= 2
         engines = [worker.engine for worker in self.workers]
         waiting = tuple(len(engine.waiting) for engine in engines)
         self.samples.append(Sample(self._time.now_s, waiting, tuple(engine.running for engine in engines)))
-        self._time.at(self._time.now_s + seconds, self.sample_every, seconds)
+        self._time.at(self._time.now_s + seconds, partial(self.sample_every, seconds, most=most))
 
     def _fail(self, failure: Failure, on_death: DeathListener, on_return: Callable[[int], object]) -> None:
         worker = self.workers[failure.worker]

@@ -19,6 +19,7 @@ class SimulatedWorker:
         number: Its place in the fleet.
         url: What routers know it by.
         engine: What is simulated.
+        room_tokens: The longest request it takes, prompt and output together; longer ones it refuses.
         is_up: Whether it is alive.
         busy_s: Seconds it has computed so far.
     """
@@ -29,6 +30,7 @@ class SimulatedWorker:
         engine: Engine,
         time: VirtualTime,
         *,
+        room_tokens: float,
         on_first_token: SequenceListener,
         on_complete: SequenceListener,
     ) -> None:
@@ -38,12 +40,14 @@ class SimulatedWorker:
             number: Its place in the fleet.
             engine: What is simulated.
             time: When.
+            room_tokens: The longest request it takes.
             on_first_token: Called with the owner of a sequence whose prefill is over.
             on_complete: Called with the owner of a sequence that has its last token.
         """
         self.number = number
         self.url = f"http://worker-{number}"
         self.engine = engine
+        self.room_tokens = room_tokens
         self.is_up = True
         self.busy_s = 0.0
         self._time = time

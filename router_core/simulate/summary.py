@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from router_core.contract.request import OutcomeStatus
@@ -76,13 +78,14 @@ FIGURES = (
     Figure("utilisation", "time engines compute", "share", None, "Engines and router"),
     Figure("decision_us", "decision", "us", True, "Engines and router"),
     Figure("failed", "requests failed", "", True, "Throughput"),
+    Figure("failed_share", "requests failed", "share", True, "Throughput"),
 )
-"""Every figure a run has, in the order of reports."""
+"""Every figure a run has, in the order of reports; not a number (NaN) where nothing was there to measure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """One figure over several runs: the mean, the least and the most."""
+    """One figure over several runs: the mean, the least and the most; NaN if no run has it."""
 
     mean: float
     low: float
@@ -90,7 +93,8 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Return the spread of at least one value."""
+        """Return the spread of at least one value; NaN, of a run that has none, does not count beside others."""
+        values = [value for value in values if not math.isnan(value)] or [math.nan]
         return cls(sum(values) / len(values), min(values), max(values))
 
 
@@ -104,6 +108,8 @@ class Summary:
         figures: Their spread, by name.
         faults: What the policy did wrong, in all runs together.
         is_yardstick: Whether it is no policy but a measure for policies.
+        requests: Requests that count, in all runs together.
+        failures: How many of them failed, by reason.
     """
 
     policy: str
@@ -111,6 +117,8 @@ class Summary:
     figures: Mapping[str, Spread]
     faults: Mapping[str, int]
     is_yardstick: bool = False
+    requests: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Spread:
         return self.figures[name]
@@ -135,8 +143,18 @@ def summarise(records: Sequence[RunRecord], *, slo: Slo | None = None, warm_up: 
         for kind, count in record.faults.items():
             faults[kind] = faults.get(kind, 0) + count
     spreads = {figure.name: Spread.of([run[figure.name] for run in runs]) for figure in FIGURES}
+    requests = [request for record in records for request in counted(record, warm_up)]
+    failures = Counter(request.failure.value for request in requests if request.failure is not None)
     first = records[0]
-    return Summary(first.policy, runs, MappingProxyType(spreads), MappingProxyType(faults), first.is_yardstick)
+    return Summary(
+        first.policy,
+        runs,
+        MappingProxyType(spreads),
+        MappingProxyType(faults),
+        first.is_yardstick,
+        len(requests),
+        MappingProxyType(dict(sorted(failures.items()))),
+    )
 
 
 def counted(record: RunRecord, warm_up: float) -> list[RequestRecord]:
@@ -160,7 +178,7 @@ def figures_of(record: RunRecord, *, slo: Slo, warm_up: float) -> dict[str, floa
     samples = [sample for sample in record.samples if since_s <= sample.at_s <= record.ended_s]
     samples = [sample for sample in samples if sample.at_s <= requests[-1].arrived_s] or samples
     figures = {
-        "hit_rate": _ratio(sum(request.cached_tokens for request in served), prompt_tokens),
+        "hit_rate": _measured(sum(request.cached_tokens for request in served), prompt_tokens),
         **_distribution("ttft", [request.ttft_s for request in served]),
         **_distribution("e2e", [request.duration_s for request in served]),
         **_distribution("inter_token", [s for r in served if (s := r.inter_token_s) is not None]),
@@ -172,8 +190,9 @@ def figures_of(record: RunRecord, *, slo: Slo, warm_up: float) -> dict[str, floa
         "queue_mean": _ratio(sum(sum(sample.waiting) for sample in samples), len(samples) * record.workers),
         "queue_max": max((max(sample.waiting) for sample in samples), default=0),
         "utilisation": _ratio(sum(record.busy_s), record.ended_s * record.workers),
-        "decision_us": _ratio(record.decision_s * 1e6, record.decisions),
+        "decision_us": _measured(record.decision_s * 1e6, record.decisions),
         "failed": len(requests) - len(served),
+        "failed_share": _ratio(len(requests) - len(served), len(requests)),
     }
     return {figure.name: figures[figure.name] for figure in FIGURES}
 
@@ -196,9 +215,9 @@ def mean_imbalance(samples: Sequence[Sample], roles: Sequence[WorkerRole]) -> fl
 
 
 def _distribution(name: str, values: list[float]) -> dict[str, float]:
-    values.sort()
+    values = sorted(values) or [math.nan]
     return {
-        f"{name}_mean": _ratio(sum(values), len(values)),
+        f"{name}_mean": sum(values) / len(values),
         f"{name}_p50": percentile(values, 0.5),
         f"{name}_p90": percentile(values, 0.9),
         f"{name}_p99": percentile(values, 0.99),
@@ -207,3 +226,8 @@ def _distribution(name: str, values: list[float]) -> dict[str, float]:
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
+
+
+def _measured(part: float, whole: float) -> float:
+    """Return a ratio of what was measured; NaN if nothing was, which is no 0."""
+    return part / whole if whole else math.nan

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -15,12 +17,12 @@ from router_core.simulate.trace import Trace, TraceRequest
 
 DEFAULT_BLOCK_TOKENS = 512
 _GZIP_MAGIC = b"\x1f\x8b"
-_NO_BLOCKS: list[int] = []
 _MOST_TOKENS = 10_000_000
 _MOST_MS = 10**14
+_BLOCKS_END = 2**62
 
 
-def read_trace(path: Path, *, block_tokens: int | None = None, requests: int | None = None) -> Trace:
+def read_trace(path: str | os.PathLike[str], *, block_tokens: int | None = None, requests: int | None = None) -> Trace:
     """Read a trace.
 
     The block size comes from `block_tokens`, else from a first line `{"block_size": ...}`, else from the file beside it
@@ -34,12 +36,13 @@ def read_trace(path: Path, *, block_tokens: int | None = None, requests: int | N
     Raises:
         StartupError: The file, or a line of it, cannot be used; says which and why.
     """
+    path = Path(path)
     try:
         with open_text(path) as lines:
             head, rows = _split_head(path, lines)
             if block_tokens is None:
                 block_tokens = _block_tokens(path, head)
-            read = [_request(row, path, number) for number, row in islice(rows, requests)]
+            read = [_request(row, path, number, block_tokens) for number, row in islice(rows, requests)]
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StartupError([f"{path}: cannot be read: {reason}; give a trace in JSON lines, plain or gzip"]) from error
@@ -51,10 +54,10 @@ def read_trace(path: Path, *, block_tokens: int | None = None, requests: int | N
     return Trace(name, block_tokens, tuple(request for request, _ in read), is_closed_loop)
 
 
-def write_trace(trace: Trace, path: Path) -> None:
-    """Write a trace, gzipped if the file's name ends in `.gz`."""
+def write_trace(trace: Trace, path: str | os.PathLike[str]) -> None:
+    """Write a trace, gzipped if the file's name ends in `.gz`; the same trace gives the same bytes."""
     turns: dict[str, int] = {}
-    with _open_to_write(path) as file:
+    with _open_to_write(Path(path)) as file:
         file.write(orjson.dumps({"block_size": trace.block_tokens}) + b"\n")
         for request in trace.requests:
             row: dict[str, Any] = {
@@ -81,8 +84,14 @@ def open_text(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if is_gzip else path.open("rb")  # type: ignore[return-value]  # a GzipFile reads alike
 
 
-def _open_to_write(path: Path) -> IO[bytes]:
-    return gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb")  # type: ignore[return-value]
+@contextmanager
+def _open_to_write(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("wb") as file:
+        if path.suffix != ".gz":
+            yield file
+            return
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:  # neither name nor time in its header
+            yield packed  # type: ignore[misc]  # it writes alike
 
 
 _Row = dict[str, Any]  # Any: a stranger's JSON
@@ -135,7 +144,7 @@ def _block_tokens(path: Path, head: _Row) -> int:
     return size
 
 
-def _request(row: _Row, path: Path, number: int) -> tuple[TraceRequest, int]:
+def _request(row: _Row, path: Path, number: int, block_tokens: int) -> tuple[TraceRequest, int]:
     def figure(name: str, *, least: float, default: float | None = None, most: float = _MOST_MS) -> float:
         value = row.get(name, default)
         if value is None:
@@ -148,21 +157,37 @@ def _request(row: _Row, path: Path, number: int) -> tuple[TraceRequest, int]:
             raise StartupError([f"{path}:{number}: {name}: {value!r} is more than {most:,}; mend the line"])
         return value
 
-    blocks = row.get("hash_ids", _NO_BLOCKS)
-    if not isinstance(blocks, list) or not all(type(block) is int for block in blocks):
-        raise StartupError([f"{path}:{number}: hash_ids is no list of whole numbers; mend the line"])
+    prompt_tokens = max(1, int(figure("input_length", least=0, most=_MOST_TOKENS)))
     session, user = row.get("session_id"), row.get("user", row.get("client"))
     request = TraceRequest(
         at_s=figure("timestamp", least=0) / 1e3,
-        prompt_tokens=max(1, int(figure("input_length", least=0, most=_MOST_TOKENS))),
+        prompt_tokens=prompt_tokens,
         output_tokens=max(1, int(figure("output_length", least=0, most=_MOST_TOKENS))),
-        blocks=tuple(blocks),
+        blocks=_blocks(row.get("hash_ids"), f"{path}:{number}", prompt_tokens, block_tokens),
         session=None if session is None else str(session),
         think_s=figure("think_ms", least=0, default=0) / 1e3,
         user=None if user is None else str(user),
         headers=_headers(row["headers"], path, number) if "headers" in row else (),
     )
     return request, int(figure("turn", least=0, default=0))
+
+
+def _blocks(given: object, place: str, prompt_tokens: int, block_tokens: int) -> tuple[int, ...]:
+    if given is None:
+        raise StartupError([f"{place}: hash_ids is missing; give the ids of the prompt's blocks, [] if none is shared"])
+    if not isinstance(given, list) or not all(type(block) is int for block in given):
+        raise StartupError([f"{place}: hash_ids is no list of whole numbers; mend the line"])
+    for block in (min(given), max(given)) if given else ():
+        if not 0 <= block < _BLOCKS_END:
+            raise StartupError([f"{place}: hash_ids: {block} is not from 0 to below 2^62; mend the line"])
+    if len(given) > -(-prompt_tokens // block_tokens):
+        raise StartupError(
+            [
+                f"{place}: hash_ids: {len(given):,} blocks of {block_tokens:,} tokens are more than {prompt_tokens:,} "
+                "tokens fill; mend the line, or tell the block size (--block-tokens)"
+            ]
+        )
+    return tuple(given)
 
 
 def _headers(given: object, path: Path, number: int) -> tuple[tuple[str, str], ...]:

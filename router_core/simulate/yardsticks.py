@@ -22,9 +22,11 @@ class GreedyOracle:
     @hookimpl
     def select_single(self, workers: Sequence[Worker], request: RoutingRequest) -> Worker | None:
         """Return the worker with the shortest time to first token; for the decode leg, the least context to read."""
+        wanted = self._trace.requests[int(request.id.rpartition("-")[2])]
+        tokens = wanted.prompt_tokens + (1 if request.leg is Leg.PREFILL else wanted.output_tokens)
+        workers = [worker for worker in workers if tokens <= self._workers[worker.url].room_tokens] or workers
         if request.leg is Leg.DECODE:
             return min(workers, key=lambda worker: (self._workers[worker.url].engine.context_tokens, worker.load))
-        wanted = self._trace.requests[int(request.id.rpartition("-")[2])]
         blocks = self._trace.full_blocks(wanted)
         return min(workers, key=lambda worker: (self._ttft_s(self._workers[worker.url], wanted, blocks), worker.load))
 

@@ -63,6 +63,7 @@ def test_weights_may_be_given_as_text():
         ({"queue": 0}, "no scorer has a weight"),
         ("queue", "valid number"),
         ("queue=two", "valid number"),
+        ("prefix=3,prefix=2", "prefix stands twice; give each scorer one weight"),
         ({"queue": -1}, "greater than or equal to 0"),
         ({"queues": 1}, "queue"),
     ],

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-import yaml
-
 from router_core.contract.errors import StartupError
 from router_core.contract.worker import WorkerRole
 from router_core.engine_model.presets import PRESETS
 from router_core.engine_model.timing import EngineConstants
 from router_core.simulate.fleet_plan import EnginePlan, Failure
+from router_core.simulate.option_text import split_options
 from router_core.simulate.scenario import KeyField
 from router_core.simulate.synthetic import synthetic
 from router_core.simulate.trace import Trace
@@ -28,7 +27,7 @@ _UNITS = {"": 1, "k": 1_000, "m": 1_000_000}
 
 def read_engines(flag: str, text: str, role: WorkerRole, cache_tokens: int | None) -> tuple[EnginePlan, ...]:
     """Read `[COUNT*]PRESET[:{CONSTANT: VALUE, ...}]`, such as `2*l4_8b_fp8:{cache_tokens: 50000}`."""
-    name, changes = split_options(flag, text)
+    name, changes = _split(flag, text)
     match = _ENGINE.fullmatch(name)
     if match is None or not (count := int(match["count"] or 1)):
         raise StartupError([f"{flag} {text}: cannot be read; write [COUNT*]PRESET[:{{CONSTANT: VALUE, ...}}]"])
@@ -53,7 +52,7 @@ def read_failure(text: str, workers: int) -> Failure:
 
 def read_workload(text: str) -> Trace:
     """Read `NAME[:{OPTION: VALUE, ...}]`, such as `sessions:{turns: 4}`."""
-    name, options = split_options("--workload", text)
+    name, options = _split("--workload", text)
     return synthetic(name.replace("-", "_"), **options)
 
 
@@ -73,34 +72,27 @@ def read_amount(flag: str, text: str) -> int:
     return round(float(match["number"]) * _UNITS[match["unit"].lower()])
 
 
-def split_options(flag: str, text: str) -> tuple[str, Mapping[str, Any]]:  # Any: straight from the user
-    """Split `NAME:{OPTION: VALUE, ...}` into the name and the options, a YAML mapping."""
-    name, brace, rest = text.partition(":{")
-    if not brace:
-        return name.strip(), {}
+def _split(flag: str, text: str) -> tuple[str, Mapping[str, Any]]:  # Any: straight from the user
     try:
-        options = yaml.safe_load("{" + rest)
-    except yaml.YAMLError:
-        options = None
-    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
-        raise StartupError([f"{flag} {text}: the options cannot be read; write NAME:{{OPTION: VALUE, ...}}, in quotes"])
-    return name.strip(), options
+        return split_options(text)
+    except ValueError as error:
+        problem = f"{flag} {text}: the options: {error}; write NAME:{{OPTION: VALUE, ...}}, in quotes"
+        raise StartupError([problem]) from error
 
 
 def _changed(place: str, constants: EngineConstants, changes: Mapping[str, Any]) -> EngineConstants:
     known = {field.name: field.type for field in fields(EngineConstants)}
-    for name, value in changes.items():
+    values: dict[str, Any] = {}
+    for name, given in changes.items():
         if name not in known:
             raise StartupError([f"{place}: unknown constant {name!r}; known are {', '.join(known)}"])
         is_whole = known[name] == "int"
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int if is_whole else int | float)
-            or not 0 <= value < math.inf
-        ):
+        is_number = isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < math.inf
+        if not is_number or (is_whole and given != int(given)):
             kind = "whole number" if is_whole else "number"
-            raise StartupError([f"{place}: {name}: {value!r} is no {kind} from 0 on; give one"])
+            raise StartupError([f"{place}: {name}: {given!r} is no {kind} from 0 on; give one"])
+        values[name] = int(given) if is_whole else given
     try:
-        return replace(constants, **changes)
+        return replace(constants, **values)
     except ValueError as error:
         raise StartupError([f"{place}: {error}"]) from error

@@ -64,6 +64,16 @@ def test_a_fleet_may_be_mixed_paired_and_fail(capsys):
     assert failing["policies"][0]["figures"]["failed"]["mean"] > 0
 
 
+def test_numbers_may_be_written_with_an_exponent(capsys):
+    engine = "h100_8b:{prefill_pair_s: 3e-9, cache_tokens: 5e4}"
+    policy = "cache_aware:{cache_threshold: 5e-1}"
+    report = simulated(
+        capsys, "--engine", engine, "--policy", policy, "--workload", "bursts:{requests: 6e1, rate: 1e1}"
+    )
+    assert report["engines"] == [{"role": "regular", "cache_tokens": 50_000}]
+    assert report["trace"]["requests"] == 60
+
+
 def test_a_page_that_cannot_be_written_is_an_error_after_the_figures(capsys, tmp_path):
     full = tmp_path / "full.html"
     full.symlink_to("/dev/full")
@@ -101,6 +111,8 @@ def test_a_policy_in_a_file_takes_part_and_its_faults_show(capsys, tmp_path):
         (["--policy", "rund_robin"], "rund_robin"),
         (["--policy", "cache_aware:{treshold: 1}"], "did you mean"),
         (["--policy", "cache_aware:{"], "--policy cache_aware:{: cannot be read"),
+        (["--policy", "weighted:{scorers: {prefix: 3, prefix: 2}}"], "prefix stands twice"),
+        (["--workload", "bursts:{rate: 1, rate: 2}"], "rate stands twice"),
         (["--policy", "random", "--policy", "random"], "given twice"),
         (["--workers", "0"], "--workers: 0"),
         (["--seeds", "0"], "--seeds: 0"),
@@ -111,6 +123,8 @@ def test_a_policy_in_a_file_takes_part_and_its_faults_show(capsys, tmp_path):
         (["--engine", "h100_8b:{cache: 1}"], "unknown constant 'cache'"),
         (["--engine", "h100_8b:{step_token_budget: 0}"], "step_token_budget"),
         (["--engine", "h100_8b:{step_s: fast}"], "'fast' is no number"),
+        (["--engine", "h100_8b:{step_s: 1e999}"], "step_s: inf is no number"),
+        (["--engine", "h100_8b:{cache_tokens: 1e-3}"], "0.001 is no whole number"),
         (["--engine", "h100_8b", "--workers", "2"], "one or the other"),
         (["--prefill", "h100_8b"], "needs both"),
         (["--prefill", "h100_8b", "--engine", "h100_8b"], "not both"),
@@ -195,7 +209,7 @@ class Refuses:
 def test_wrappers_observers_headers_and_a_policy_for_each_side_take_part(capsys, tmp_path):
     (tmp_path / "watch.py").write_text(WATCH)
     trace = tmp_path / "t.jsonl"
-    row = {"timestamp": 0, "input_length": 900, "output_length": 20, "user": "u"}
+    row = {"timestamp": 0, "input_length": 900, "output_length": 20, "hash_ids": [], "user": "u"}
     trace.write_text("".join(json.dumps({**row, "timestamp": 100 * number}) + "\n" for number in range(8)))
     plugins = ["--app-dir", str(tmp_path), "--policy", "a=watch:First > random + random", "--observer", "watch:Refuses"]
     fleet = ["--prefill", "2*h100_8b", "--decode", "2*h100_8b", "--seeds", "1", "--jobs", "1", "--warm-up", "0"]

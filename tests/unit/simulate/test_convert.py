@@ -7,7 +7,7 @@ import json
 import pytest
 
 from router_core.contract.errors import StartupError
-from router_core.simulate import synthetic
+from router_core.simulate import read_trace, synthetic, write_trace
 from router_core.simulate.convert import from_csv, from_mooncake, from_sessions, regroup
 
 
@@ -72,6 +72,23 @@ def test_a_tick_spreads_what_was_rounded(tmp_path):
     assert len(set(times)) == 20
     assert times == sorted(times)
     assert all(3.0 <= at_s <= 6.0 for at_s in times)
+
+
+def test_a_tick_leaves_requests_in_their_order(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = ({"timestamp": 3000 * (n // 10), "input_length": 512 * n, "output_length": 1} for n in range(1, 31))
+    path.write_text("".join(json.dumps(row | {"hash_ids": []}) + "\n" for row in rows))
+    lengths = [one.prompt_tokens for one in from_mooncake([path], seed=0, tick_s=3.0).requests]
+    assert lengths == sorted(lengths)
+
+
+def test_what_sessions_convert_to_can_be_read_back(tmp_path):
+    path = session(tmp_path, "a", [[1, 2]])
+    content = json.loads(path.read_text())
+    content["requests"][0]["in"] = 64
+    path.write_text(json.dumps(content))
+    write_trace(from_sessions([path], seed=0, tick_s=0), tmp_path / "t.jsonl")
+    assert read_trace(tmp_path / "t.jsonl").requests[0].prompt_tokens == 64
 
 
 def test_larger_blocks_share_what_full_ones_shared():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from router_core.contract.request import OutcomeStatus
 from router_core.contract.worker import WorkerRole
 from router_core.engine_model.timing import EngineConstants
 from router_core.simulate import Contender, EnginePlan, Failure, FleetPlan, Scenario, compare, simulate
+from router_core.simulate.record import FailureReason
 from router_core.simulate.synthetic import synthetic
 
 SLOW = EngineConstants(step_s=1.0, prefill_token_s=0.01, step_token_budget=100, cache_tokens=10_000)
@@ -110,6 +112,48 @@ def test_without_workers_requests_fail_and_the_run_ends(make_scenario):
         OutcomeStatus.BACKPRESSURE,
         OutcomeStatus.BACKPRESSURE,
     ]
+    assert [request.failure for request in record.requests] == [
+        FailureReason.WORKER_DIED,
+        FailureReason.NO_WORKER,
+        FailureReason.NO_WORKER,
+    ]
+
+
+def test_a_request_that_never_fits_is_refused_by_its_engine_and_not_sent_again(make_scenario):
+    fleet = FleetPlan((EnginePlan(SLOW),))
+    rows = [(0.0, 9_999, 2, ()), (0.0, 5_000_000, 1, ()), (0.0, 9_999, 1, ()), (0.0, 1, 5_000_000, ())]
+    record, witness = witnessed(make_scenario(rows, fleet=fleet, retries=3))
+    failures = [(request.status, request.failure) for request in record.requests]
+    refused = (OutcomeStatus.CLIENT_ERROR, FailureReason.TOO_LONG)
+    assert failures == [refused, refused, (OutcomeStatus.SUCCESS, None), refused]
+    ends = {call[2]: call[4] for call in witness.calls if call[0] == "end"}
+    assert [ends[f"request-{number}"].http_status for number in range(4)] == [400, 400, 200, 400]
+
+
+@pytest.mark.parametrize(
+    ("prefill_tokens", "decode_tokens", "statuses"),
+    [(100, 10_000, ["client_error", "cancelled"]), (10_000, 100, ["success", "client_error"])],
+)
+def test_either_leg_of_a_pair_may_be_refused(make_scenario, prefill_tokens, decode_tokens, statuses):
+    sides = ((WorkerRole.PREFILL, prefill_tokens), (WorkerRole.DECODE, decode_tokens))
+    engines = tuple(EnginePlan(replace(SLOW, cache_tokens=tokens), role) for role, tokens in sides)
+    record, witness = witnessed(make_scenario([(0.0, 200, 3, ())], fleet=FleetPlan(engines)))
+    assert record.requests[0].failure is FailureReason.TOO_LONG
+    assert [call[4].status for call in witness.calls if call[0] == "end"] == statuses
+
+
+def test_a_yardstick_gives_a_long_request_to_an_engine_that_takes_it(make_scenario):
+    engines = tuple(EnginePlan(replace(SLOW, cache_tokens=tokens)) for tokens in (500, 10_000))
+    for yardstick in ("oracle_greedy", "oracle_pooled"):
+        record = simulate(make_scenario([(0.0, 2000, 3, ())] * 3, fleet=FleetPlan(engines)), yardstick)
+        assert [request.failure for request in record.requests] == [None] * 3
+
+
+def test_a_run_of_days_after_the_last_arrival_is_sampled_ever_more_rarely(make_scenario):
+    rare = EngineConstants(step_s=1.0, prefill_token_s=1.0, cache_tokens=1_000_000)
+    record = simulate(make_scenario([(0.0, 500_000, 1, ())], fleet=FleetPlan((EnginePlan(rare),))), "round_robin")
+    assert record.ended_s > 500_000
+    assert 1000 < len(record.samples) < 20_000
 
 
 def test_a_pair_prefills_transfers_and_decodes(make_scenario):

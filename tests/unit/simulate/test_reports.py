@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from router_core.api import hookimpl
+from router_core.contract.errors import StartupError
 from router_core.contract.request import OutcomeStatus
 from router_core.contract.worker import WorkerRole
 from router_core.simulate import Contender, Failure, FleetPlan, Scenario, Slo, Spread, compare, summarise, synthetic
@@ -119,6 +121,74 @@ def test_a_page_can_be_made_of_requests_that_all_failed():
     page = html_report(compare(Scenario(synthetic("bursts", requests=20), fleet), ["random", "round_robin"], seeds=2))
     assert "nothing to show" in page
     assert "nan" not in page
+
+
+class Picky:
+    """Gives every third request to the first worker, and no other to any."""
+
+    def __init__(self):
+        self.asked = 0
+
+    @hookimpl
+    def select_single(self, workers):
+        self.asked += 1
+        return workers[0] if self.asked % 3 == 0 else None
+
+
+def test_a_policy_that_fails_more_than_others_is_never_marked_as_best():
+    scenario = Scenario(synthetic("shared_prefixes", requests=120, rate=20), FleetPlan.uniform(2))
+    contenders = [Contender("picky", make=Picky), "round_robin", "random"]
+    result = compare(scenario, contenders, seeds=2, warm_up=0.0)
+    assert result["picky"].mean("failed_share") == pytest.approx(2 / 3)
+    assert result["picky"].failures == {"no_worker": 160}
+    text = text_report(result)
+    assert not re.search(r"^picky.*\*", text, re.MULTILINE)
+    assert re.search(r"^(round_robin|random) .*\*", text, re.MULTILINE)
+    assert re.search(r"^picky .*66\.7 %", text, re.MULTILINE)
+    assert "! picky: 160 of 240 requests failed (66.7 %): no worker was chosen, or none was alive (160)" in text
+    page = html_report(result)
+    assert "160 of 240 requests failed" in page
+    for row in re.findall(r'<tr><th scope="row">picky</th>.*?</tr>', page):
+        assert "best" not in row
+    policies = json_report(result)["policies"]
+    assert [policy["failures"] for policy in policies] == [{"no_worker": 160}, {}, {}]
+
+
+def test_alone_among_equals_a_policy_that_failed_fewest_is_no_best_but_in_failing():
+    scenario = Scenario(synthetic("shared_prefixes", requests=60, rate=20), FleetPlan.uniform(2))
+    lines = text_report(compare(scenario, [Contender("picky", make=Picky), "random"], seeds=1)).splitlines()
+    assert sum(line.count("*") for line in lines if line.startswith("random ")) == 1
+
+
+def test_where_nothing_was_answered_there_are_no_times():
+    fleet = FleetPlan.uniform(1, failures=(Failure(0, 0.0),))
+    result = compare(Scenario(synthetic("bursts", requests=20), fleet), ["random", "round_robin"], seeds=2)
+    text = text_report(result)
+    (row,) = re.findall(r"^random .*100.0 %.*$", text, re.MULTILINE)
+    assert row.split()[1:6] == ["none"] * 5
+    assert " 0 ms" not in text
+    assert "nan" not in text
+    report = json.loads(json.dumps(json_report(result), allow_nan=False))
+    for name in ("ttft_p90", "hit_rate", "e2e_mean", "inter_token_p99"):
+        figure = report["policies"][0]["figures"][name]
+        assert figure == {"mean": None, "low": None, "high": None, "runs": [None, None]}
+    page = html_report(result)
+    assert "<td>none</td>" in page
+    assert "0 ms</td>" not in page
+
+
+def test_a_run_without_answers_does_not_spoil_the_mean_of_the_others():
+    dead = run_of((0, -1, 1, 10, 0))
+    dead.requests[0].status = OutcomeStatus.ERROR
+    summary = summarise([run_of((0, 1, 3, 10, 0)), dead], warm_up=0.0)
+    assert summary["ttft_mean"] == Spread(1.0, 1.0, 1.0)
+    assert summary.mean("failed_share") == 0.5
+
+
+def test_load_of_requests_that_all_are_too_long_is_an_error():
+    scenario = Scenario(synthetic("bursts", requests=5), FleetPlan.uniform(1, cache_tokens=64))
+    with pytest.raises(StartupError, match="KV cache"):
+        saturation_rate(scenario)
 
 
 def test_every_policy_has_a_line_of_its_own_and_yardsticks_are_grey():

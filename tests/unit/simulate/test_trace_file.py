@@ -50,6 +50,20 @@ def test_the_block_size_is_told_by_flag_first_line_or_file_beside(tmp_path):
     assert read_trace(written(path, {"block_size": 32}, GOOD)).block_tokens == 32
 
 
+def test_a_path_may_be_text(tmp_path):
+    trace = synthetic("bursts", requests=5)
+    write_trace(trace, str(tmp_path / "t.jsonl.gz"))
+    assert read_trace(str(tmp_path / "t.jsonl.gz")).requests[0].blocks == trace.requests[0].blocks
+
+
+def test_the_same_trace_gives_the_same_file_whatever_its_name(tmp_path, monkeypatch):
+    trace = synthetic("bursts", requests=5)
+    for name, now in (("a", 1e9), ("b", 2e9)):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        write_trace(trace, tmp_path / f"{name}.jsonl.gz")
+    assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
+
+
 def test_only_full_blocks_can_be_shared(tmp_path):
     trace = read_trace(written(tmp_path / "a.jsonl", GOOD))
     assert trace.full_blocks(trace.requests[0]) == (1,)
@@ -65,6 +79,11 @@ def test_only_full_blocks_can_be_shared(tmp_path):
         (GOOD | {"timestamp": "soon"}, "2: timestamp: 'soon'"),
         (GOOD | {"timestamp": True}, "2: timestamp: True"),
         (GOOD | {"hash_ids": [1, "a"]}, "2: hash_ids"),
+        ({name: value for name, value in GOOD.items() if name != "hash_ids"}, "2: hash_ids is missing"),
+        (GOOD | {"hash_ids": None}, "2: hash_ids is missing"),
+        (GOOD | {"hash_ids": [1, 2**62]}, "2: hash_ids: 4611686018427387904 is not from 0 to below 2^62"),
+        (GOOD | {"hash_ids": [-1]}, "2: hash_ids: -1 is not from 0 to below 2^62"),
+        (GOOD | {"hash_ids": [1, 2, 3]}, "2: hash_ids: 3 blocks of 512 tokens are more than 1,000 tokens fill"),
         (GOOD | {"think_ms": -5}, "2: think_ms"),
     ],
 )
@@ -90,7 +109,9 @@ def test_a_missing_file_is_an_error(tmp_path):
 
 def test_headers_are_kept_by_lower_case_name(tmp_path):
     path = tmp_path / "t.jsonl"
-    path.write_text('{"timestamp": 0, "input_length": 1, "output_length": 1, "headers": {"X-Tenant": "a"}}\n')
+    path.write_text(
+        '{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": [], "headers": {"X-Tenant": "a"}}\n'
+    )
     trace = read_trace(path)
     assert trace.requests[0].headers == (("x-tenant", "a"),)
     write_trace(trace, tmp_path / "again.jsonl")
@@ -99,7 +120,7 @@ def test_headers_are_kept_by_lower_case_name(tmp_path):
 
 def test_headers_that_are_no_texts_are_an_error_with_file_and_line(tmp_path):
     path = tmp_path / "t.jsonl"
-    path.write_text('{"timestamp": 0, "input_length": 1, "output_length": 1, "headers": {"x": 1}}\n')
+    path.write_text('{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": [], "headers": {"x": 1}}\n')
     with pytest.raises(StartupError, match=r"t.jsonl:1: headers"):
         read_trace(path)
 

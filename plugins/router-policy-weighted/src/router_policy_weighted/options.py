@@ -18,8 +18,13 @@ def _parsed(value: object) -> object:
     """Return text such as `prefix=3,queue=2` as a mapping; anything else as it is."""
     if not isinstance(value, str):
         return value
-    pairs = [word.partition("=") for word in re.findall(r"[^\s,]+", value)]
-    return {name: weight or None for name, _, weight in pairs}
+    weights: dict[str, str | None] = {}
+    for word in re.findall(r"[^\s,]+", value):
+        name, _, weight = word.partition("=")
+        if name in weights:
+            raise ValueError(f"{name} stands twice; give each scorer one weight")
+        weights[name] = weight or None
+    return weights
 
 
 def _checked(scorers: dict[ScorerName, float]) -> dict[ScorerName, float]:
