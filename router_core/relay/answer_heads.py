@@ -14,6 +14,7 @@ from router_core.relay.framing import ChunkedBody, Framing, SizedBody, UntilClos
 from router_core.relay.head_fields import END_OF_HEAD, REASONS, name_of, nominated
 
 MAX_ANSWER_HEAD_BYTES = 65536
+MAX_INTERIM_ANSWERS = 100
 _SWITCHING_PROTOCOLS = 101
 _BODILESS = frozenset({204, 304})
 # Fields that speak of one connection or of framing; we set our own.
@@ -162,11 +163,16 @@ class AnswerHeads(NamedTuple):
     rest: bytes
 
 
-def read_heads(data: bytes) -> AnswerHeads:
+def read_heads(data: bytes, interims_before: int = 0) -> AnswerHeads:
     """Read as many heads as there are, up to the final one.
 
+    Args:
+        data: What came, from the beginning of a head.
+        interims_before: How many interim answers were read before.
+
     Raises:
-        BadAnswerError: If one is malformed, too long, or of an answer that cannot be relayed.
+        BadAnswerError: If one is malformed, too long, or of an answer that cannot be relayed; if interim answers come
+            without end.
     """
     interim: list[AnswerHead] = []
     while True:
@@ -184,6 +190,8 @@ def read_heads(data: bytes) -> AnswerHeads:
         if answer.status >= 200:
             return AnswerHeads(interim, answer, wire, data)
         interim.append(answer)
+        if interims_before + len(interim) > MAX_INTERIM_ANSWERS:
+            raise BadAnswerError(f"the worker sent more than {MAX_INTERIM_ANSWERS} interim answers")
 
 
 def body_framing(answer: AnswerHead, size: int | None, *, is_head: bool) -> Framing:

@@ -239,8 +239,11 @@ class Exchange(PassedAnswer):
             return
         limit_s = silence.first_byte_s if self.status is None else silence.stall_s
         if limit_s is not None and now - self._still_since >= limit_s:
-            where = "before its answer" if self.status is None else "in the middle of its answer"
-            self._fail(Ending.STALLED, f"the worker sent nothing for {limit_s:g} s {where}")
+            if self.status is None:
+                error = f"the worker did not begin its answer within {limit_s:g} s"
+            else:
+                error = f"the worker sent nothing for {limit_s:g} s in the middle of its answer"
+            self._fail(Ending.STALLED, error)
 
     def pause(self) -> None:
         """The client reads too slowly."""

@@ -43,7 +43,7 @@ class Silence(NamedTuple):
     """How long a worker may send nothing, in seconds; None for as long as it likes.
 
     Attributes:
-        first_byte_s: Before its answer begins.
+        first_byte_s: Until the head of its answer is whole; interim answers do not count.
         stall_s: Between two reads of its answer.
     """
 

@@ -37,6 +37,7 @@ class PassedAnswer(ABC):
         "_first_read",
         "_framing",
         "_has_moved",
+        "_interims",
         "_is_reused",
         "_keep_alive",
         "_listener",
@@ -58,7 +59,7 @@ class PassedAnswer(ABC):
         self._destination: Destination | None = None
         self._first_read = b""
         self._framing: Framing | None = None
-        self._has_moved = True  # the worker sent something since the last look
+        self._interims = 0  # interim answers so far, to all attempts
         self._is_reused = False
         self._keep_alive = False
         self._listener: Listener | None = None
@@ -75,11 +76,11 @@ class PassedAnswer(ABC):
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the answer."""
-        self._has_moved = True
         framing = self._framing
         if framing is None:
             self._feed_head(data)
             return
+        self._has_moved = True
         try:
             end = framing.feed(data, self._sink)
         except FramingError as error:
@@ -117,12 +118,13 @@ class PassedAnswer(ABC):
             self._begin_answer(answer, size, data[end:])
             return
         try:
-            heads = read_heads(data)
+            heads = read_heads(data, self._interims)
         except BadAnswerError as error:
             self._fail(Ending.BAD_ANSWER, str(error))
             return
         # An interim answer is not the end. 100 is ours to deal with; the others are the client's.
         for interim in heads.interim:
+            self._interims += 1
             if interim.status != _CONTINUE and not self.head.is_http10:
                 self._write(interim.outgoing(b""))
         final = heads.final
@@ -141,6 +143,7 @@ class PassedAnswer(ABC):
             self._swallow(self.declined, data)
             return
         self.status = answer.status
+        self._has_moved = True
         self._answer = answer
         self._worker_keeps_alive = answer.keep_alive
         keep_alive = self.head.keep_alive and self._client.may_stay_open

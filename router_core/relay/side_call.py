@@ -26,6 +26,7 @@ class SideCall(SentCall):
         "error",
         "is_whole",
         "_framing",
+        "_interims",
         "_max_bytes",
         "_on_data",
         "_on_end",
@@ -57,6 +58,7 @@ class SideCall(SentCall):
         self.error = ""
         self.is_whole = False
         self._framing: Framing | None = None
+        self._interims = 0
         self._max_bytes = max_bytes
         self._on_end: Callable[[SideCall, Ending], None] | None = on_end
         self._on_data = on_data
@@ -121,11 +123,12 @@ class SideCall(SentCall):
 
     def _feed_head(self, data: bytes) -> bytes | None:
         try:
-            heads = read_heads(self._received + data)
+            heads = read_heads(self._received + data, self._interims)
         except BadAnswerError as error:
             self._fail(Ending.BAD_ANSWER, str(error))
             return None
         answer = heads.final
+        self._interims += len(heads.interim)
         if answer is None:
             self._received = heads.rest
             return None

@@ -36,6 +36,8 @@ SOON = {"initial_backoff_s": 0.001}
 SILENCE = {"first_byte_timeout_s": 0.05, "stall_timeout_s": 0.05}
 ENDLESS = chat(stream=True, max_tokens=2_000, ignore_eos=True)
 
+INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
+
 BEFORE_THE_ANSWER = {
     "reset on accept": [Reset()],
     "closed on accept": [Close()],
@@ -48,13 +50,19 @@ BEFORE_THE_ANSWER = {
     "reset after an interim head": [Read(), Send(b"HTTP/1.1 103 Early Hints\r\n\r\n"), Reset()],
     "never answers": [Read(), WaitForPeer()],
     "never reads": [WaitForPeer()],
-    "drips its head": [Read(), Send(b"HTTP/1.1 200 OK\r\nx: y\r\n", piece=1, interval_s=0.01), WaitForPeer()],
+    "drips its head": [
+        Read(),
+        Send(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 2000, piece=1, interval_s=0.02),
+        WaitForPeer(),
+    ],
+    "drips interim answers": [Read(), Send(INTERIM * 90, piece=len(INTERIM), interval_s=0.1), WaitForPeer()],
 }
 NO_HTTP = {
     "garbage": b"\x00\x01\x02\x03" * 100 + b"\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     "another protocol": b"220 mail.example ESMTP\r\n\r\n",
     "endless headers": b"HTTP/1.1 200 OK\r\n" + b"x-filler: y\r\n" * 10_000,
+    "endless interim answers": INTERIM * 10_000,
     "one endless header": b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000,
     "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\na",
     "a length that is none": b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n",

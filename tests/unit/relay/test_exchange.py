@@ -139,6 +139,16 @@ def test_interim_answers_are_not_the_end_and_all_but_100_pass(cuts):
     assert relayed.listener.endings == [Ending.COMPLETE]
 
 
+@pytest.mark.parametrize("size", [7, 10_000])
+def test_interim_answers_without_end_are_a_bad_answer(size):
+    relayed = Relayed()
+    endless = INTERIM * 34
+    assert relayed.listener.endings == []
+    relayed.answer(*(endless[start : start + size] for start in range(0, len(endless), size)))
+    assert relayed.listener.endings == [Ending.BAD_ANSWER]
+    assert relayed.exchange.error == "the worker sent more than 100 interim answers"
+
+
 def test_an_http_1_0_client_gets_no_interim_answer():
     relayed = Relayed(HTTP10_KEPT)
     relayed.answer(INTERIM + sized(b"ab"))

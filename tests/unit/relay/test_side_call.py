@@ -73,6 +73,15 @@ def test_an_answer_is_collected_without_its_framing(answer, size):
     assert origin.sources[0].told == [("release", True)]
 
 
+@pytest.mark.parametrize("size", [7, 10_000])
+def test_interim_answers_without_end_are_a_bad_answer(size):
+    call, endings = side_call(FakeOrigin())
+    endless = b"HTTP/1.1 103 Early Hints\r\n\r\n" * 101
+    for start in range(0, len(endless), size):
+        call.feed(endless[start : start + size])
+    assert endings == [Ending.BAD_ANSWER]
+
+
 def test_data_is_handed_on_as_it_comes_whatever_its_size():
     taken = []
     call, endings = side_call(FakeOrigin(), on_data=lambda _, data: taken.append(data))
