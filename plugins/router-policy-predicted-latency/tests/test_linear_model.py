@@ -69,3 +69,60 @@ def test_given_coefficients_stay():
     known = KnownModel((0.0, 1.0, 2.0))
     known.learn((1, 1, 1), 100.0)
     assert known.predict((1, 1, 1)) == 3.0
+
+
+def taught_beside_peers(factor):
+    fleet = Fleet()
+    peer, slow = model(fleet), model(fleet)
+    teach(peer, 200)
+    teach(slow, 50, factor)
+    return peer, slow
+
+
+def wait(learner, peer, seconds):
+    for _ in range(int(seconds / 5)):
+        teach(peer, 5)
+        learner.age(5.0)
+
+
+def test_a_slow_one_that_nothing_is_heard_of_is_believed_like_its_peers_after_a_while():
+    peer, slow = taught_beside_peers(3)
+    wait(slow, peer, 10)
+    assert slow.predict(POINTS[1]) == pytest.approx(seconds(POINTS[1], 3), rel=0.2)
+    wait(slow, peer, 60)
+    assert slow.predict(POINTS[1]) == pytest.approx(peer.predict(POINTS[1]), rel=0.3)
+
+
+def test_one_observation_brings_back_what_was_known_of_a_slow_one():
+    peer, slow = taught_beside_peers(3)
+    wait(slow, peer, 60)
+    slow.learn(POINTS[1], seconds(POINTS[1], 3))
+    assert slow.predict(POINTS[1]) == pytest.approx(seconds(POINTS[1], 3), rel=0.2)
+
+
+def test_a_few_observations_show_that_a_slow_one_recovered():
+    peer, slow = taught_beside_peers(3)
+    for _ in range(3):
+        wait(slow, peer, 60)
+        slow.learn(POINTS[1], seconds(POINTS[1]))
+    assert slow.predict(POINTS[1]) < 1.5 * seconds(POINTS[1])
+
+
+def test_nothing_is_forgotten_while_the_whole_fleet_rests():
+    _, slow = taught_beside_peers(3)
+    slow.age(5.0)
+    before = slow.coefficients
+    for _ in range(1000):
+        slow.age(5.0)
+    assert slow.coefficients == before
+
+
+def test_what_is_wildly_off_at_first_is_believed_when_it_comes_again():
+    peer, slow = model(fleet := Fleet()), model(fleet)
+    teach(peer, 200)
+    before = slow.predict(POINTS[1])
+    slow.learn(POINTS[1], 20 * before)
+    assert slow.predict(POINTS[1]) == before
+    for _ in range(10):
+        slow.learn(POINTS[1], 20 * before)
+    assert slow.predict(POINTS[1]) > 10 * before

@@ -16,11 +16,19 @@ _FLEET_WEIGHT = 30.0
 """Observations that the whole fleet's evidence counts for at most: a worker's own prevails soon."""
 
 _OUTLIER = 4.0
-"""An observation counts as at most so many times what was expected."""
+"""An observation counts as at most so many times what was expected; a worker's very first not at all then."""
 
 _ENOUGH_SURPRISES = 3
 _SURPRISED = 1 / 16
 _SCALE_SHARE = 0.005
+
+_FRESH_S = 10.0
+_STALE_S = 15.0
+"""How long what was seen is believed without anything new, and in what time after that it fades."""
+
+_FADED = 0.01
+_KEPT = 0.1
+"""Share of its evidence that a worker keeps at least when it is heard of again: it was right about a slow one."""
 
 _EAGER = 30
 _SOLVE_EVERY = 8
@@ -136,7 +144,11 @@ class LinearModel:
         "_noise_floor",
         "_keep",
         "_log_scale",
+        "_scale_count",
         "_surprises",
+        "_unfed_s",
+        "_trust",
+        "_fleet_seen",
     )
 
     def __init__(self, guess: Guess, fleet: Fleet, *, noise_floor: float, keep: float) -> None:
@@ -154,7 +166,11 @@ class LinearModel:
         self._noise_floor = noise_floor
         self._keep = keep
         self._log_scale = fleet.log_scale
+        self._scale_count = 0.0
         self._surprises = 0
+        self._unfed_s = 0.0
+        self._trust = 1.0
+        self._fleet_seen = fleet.seen
         self.seen = 0
         self.coefficients: Features = (0.0, 0.0, 0.0)
         self._solve()
@@ -165,16 +181,20 @@ class LinearModel:
 
     def learn(self, features: Features, value: float) -> None:
         """Take in an observation; one that is wildly off moves the estimate, but only so far."""
-        self._learn_scale(features, value)
+        self._come_back()
         expected = self.predict(features)
         if self.seen < _EAGER:
             expected = max(expected, math.exp(self._log_scale) * _dot(self._guess.coefficients, features))
         limit = _OUTLIER * (expected + self._noise_floor)
-        # One is an accident; several in a row mean that what was seen before is of no use any more.
+        # An engine's very first prefill often takes long and says nothing. A later one is an accident, several
+        # in a row mean that what was seen before is of no use any more.
         self._surprises = self._surprises + 1 if value > limit else 0
+        if self._surprises == 1 and not self.seen:
+            return
         if self._surprises >= _ENOUGH_SURPRISES:
             self._own.fade(_SURPRISED)
         value = min(value, limit)
+        self._learn_scale(features, value)
         noise = self._noise_floor + _RELATIVE_NOISE * max(expected, value)
         self._own.observe(features, value, noise=noise, keep=self._keep)
         scale = math.exp(self._log_scale)
@@ -183,20 +203,54 @@ class LinearModel:
         if self.seen <= _EAGER or self.seen % _SOLVE_EVERY == 0:
             self._solve()
 
+    def age(self, seconds: float) -> bool:
+        """Time passed without an observation: one slower than its peers is believed like them little by little.
+
+        Nobody would find out otherwise that it has become faster. While its peers see nothing either, nothing changes.
+
+        Returns:
+            Whether the estimate changed.
+        """
+        if not self.seen:  # nor has a known model
+            return False
+        fleet = self._fleet
+        if fleet.seen == self._fleet_seen:
+            return False
+        self._fleet_seen = fleet.seen
+        self._unfed_s += seconds
+        if self._unfed_s <= _FRESH_S or self._trust < _FADED:
+            return False
+        self._trust = math.exp((_FRESH_S - self._unfed_s) / _STALE_S)
+        self._solve()
+        return True
+
+    def _come_back(self) -> None:
+        self._unfed_s = 0.0
+        if self._trust < 1:
+            kept = max(_KEPT, self._trust)
+            self._own.fade(kept)
+            self._scale_count *= kept
+            self._trust = 1.0
+            self._solve()
+
     def _learn_scale(self, features: Features, value: float) -> None:
         floor = self._noise_floor
         ratio = math.log((value + floor) / (_dot(self._guess.coefficients, features) + floor))
         fleet = self._fleet
         fleet.seen += 1
         fleet.log_scale += max(_SCALE_SHARE, 1 / fleet.seen) * (ratio - fleet.log_scale)
-        self._log_scale += max(_SCALE_SHARE, 1 / (self.seen + 1)) * (ratio - self._log_scale)
+        self._scale_count = min(self._scale_count + 1, 1 / _SCALE_SHARE)
+        self._log_scale += (ratio - self._log_scale) / max(1.0, self._scale_count)
 
     def _solve(self) -> None:
-        fleet, scale = self._fleet, math.exp(self._log_scale)
+        fleet = self._fleet
+        slower = max(0.0, self._log_scale - fleet.log_scale)
+        log_trusted = self._log_scale - (1 - self._trust) * slower
+        scale = math.exp(log_trusted)
         count = fleet.evidence.count
         share = min(1.0, _FLEET_WEIGHT / count) if count else 0.0
         evidence = (
-            (self._own, 1.0, 1.0),
+            (self._own, self._trust, math.exp(log_trusted - self._log_scale)),
             (fleet.evidence, share, scale),
             (self._guess.evidence, 1.0, scale),
         )

@@ -263,6 +263,7 @@ class PredictedLatencyPolicy:
                 state.is_suspect = True
             if state.flights and not worker.load:
                 self._drop_unreserved(state, now)
+            state.age(_UPKEEP_S, now)
             pool.gauge("backlog_seconds", state.backlog_s(now), worker=url)
             pool.gauge("cache_tokens", self._index.capacity_tokens(url), worker=url)
             pool.gauge("prefill_seconds_per_1000_tokens", state.prefill.predict(_A_THOUSAND), worker=url)

@@ -257,6 +257,15 @@ class WorkerState:
             means = (1.0, (self._sequence_seconds - sequences) / span_s, (self._context_seconds - context) / span_s)
             self.decode.learn(means, decoded_s / (tokens - 1))
 
+    def age(self, seconds: float, now: float) -> None:
+        """Let `seconds` more have passed: what nothing new was heard of is believed less."""
+        if self._group_at is not None and now - self._group_at > _SAME_STEP_S:
+            self._end_group(now)
+        if not self._pending and self.prefill.age(seconds):
+            self._extra_s *= 0.5
+        if not self.decoding:
+            self.decode.age(seconds)
+
     def failed(self, now: float) -> None:
         """It did not serve a request as it should."""
         self._failures += 1
@@ -314,11 +323,16 @@ class WorkerState:
             self._group = (1.0, self._group[1] + features[1], self._group[2] + features[2])
             self._group_s += took_s
             return
-        if self._group_at is not None and now >= self._next_prefill_lesson:
+        if self._group_at is not None:
+            self._end_group(now)
+        self._group, self._group_s, self._group_at = features, took_s, now
+
+    def _end_group(self, now: float) -> None:
+        self._group_at = None
+        if now >= self._next_prefill_lesson:
             self.prefill.learn(self._group, self._group_s)
             if self.prefill.seen >= _KNOWN_ROUGHLY:
                 self._next_prefill_lesson = now + _LEARN_EVERY_S
-        self._group, self._group_s, self._group_at = features, took_s, now
 
     def _sum(self, now: float) -> None:
         span_s = now - self._summed_at
