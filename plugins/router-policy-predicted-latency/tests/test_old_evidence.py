@@ -83,3 +83,16 @@ def test_a_worker_that_stays_slow_gets_little_and_the_others_do_not_suffer():
     assert share(served, 30, 90) < 0.02
     alone = serve(0.4 * 4 / 3, lambda _, __: PREFILL_S, workers=3)
     assert p90_s(served) < 1.05 * p90_s(alone)
+
+
+def test_a_burst_does_not_go_to_a_slow_worker_that_nothing_was_heard_of():
+    harness = PolicyHarness(PredictedLatencyPolicy(PredictedLatencyPolicy.Config()), 2)
+    slow = harness.workers[0]
+    for number in range(80):
+        attempt = harness.select(make_request(f"{number:06d}" + " word" * 3000))
+        harness.pool.advance(2.0 if attempt.worker is slow else 0.2)
+        attempt.first_token()
+        harness.pool.advance(1)
+        attempt.complete()
+    burst = [harness.select(make_request(f"burst {number}" + " word" * 3000)).worker for number in range(60)]
+    assert burst.count(slow) < 20

@@ -148,6 +148,7 @@ class LinearModel:
         "_surprises",
         "_unfed_s",
         "_trust",
+        "_kept",
         "_fleet_seen",
     )
 
@@ -170,6 +171,7 @@ class LinearModel:
         self._surprises = 0
         self._unfed_s = 0.0
         self._trust = 1.0
+        self._kept = 1.0
         self._fleet_seen = fleet.seen
         self.seen = 0
         self.coefficients: Features = (0.0, 0.0, 0.0)
@@ -181,7 +183,12 @@ class LinearModel:
 
     def learn(self, features: Features, value: float) -> None:
         """Take in an observation; one that is wildly off moves the estimate, but only so far."""
-        self._come_back()
+        self.ask()
+        self._unfed_s = 0.0
+        if self._kept < 1:
+            self._own.fade(self._kept)
+            self._scale_count *= self._kept
+            self._kept = 1.0
         expected = self.predict(features)
         if self.seen < _EAGER:
             expected = max(expected, math.exp(self._log_scale) * _dot(self._guess.coefficients, features))
@@ -224,13 +231,12 @@ class LinearModel:
         self._solve()
         return True
 
-    def _come_back(self) -> None:
-        self._unfed_s = 0.0
+    def ask(self) -> None:
+        """Believe again what was known until there is an answer: a single request is to find out, not a burst."""
         if self._trust < 1:
-            kept = max(_KEPT, self._trust)
-            self._own.fade(kept)
-            self._scale_count *= kept
+            self._kept = max(_KEPT, self._trust)
             self._trust = 1.0
+            self._unfed_s = 0.0
             self._solve()
 
     def _learn_scale(self, features: Features, value: float) -> None:
@@ -267,6 +273,9 @@ class KnownModel(LinearModel):
         self.seen = 0
 
     def learn(self, features: Features, value: float) -> None:
+        """Do nothing."""
+
+    def ask(self) -> None:
         """Do nothing."""
 
 

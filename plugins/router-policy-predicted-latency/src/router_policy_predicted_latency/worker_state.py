@@ -197,6 +197,7 @@ class WorkerState:
         self.rate_at = now
         if not self._pending:
             self._head_since = now
+        self.prefill.ask()
         flight.is_pending = True
         self._pending.append(flight)
         self.pending_s += flight.prefill_s
@@ -284,6 +285,7 @@ class WorkerState:
 
     def _join_batch(self, flight: Flight, now: float) -> None:
         self._sum(now)
+        self.decode.ask()
         self.decoding += 1
         self.context_tokens += flight.prompt_tokens
         self._price_batch()
