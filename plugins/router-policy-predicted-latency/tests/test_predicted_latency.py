@@ -1,3 +1,4 @@
+import random
 from collections import Counter, deque
 
 import pytest
@@ -7,6 +8,7 @@ from router_core.api import Leg, OutcomeStatus, WorkerRole
 from router_core.contract.worker import assign
 from router_core.testing.conformance import PolicyHarness, make_request, make_worker, make_workers
 from router_policy_predicted_latency import PredictedLatencyPolicy
+from router_policy_predicted_latency.cost import cheapest
 
 TOKEN_S = 1e-4
 GIVEN = {
@@ -82,6 +84,21 @@ def test_a_hot_prompt_is_given_to_more_workers_for_good_and_a_rare_one_is_not():
         harness.pool.advance(0.1)
     assert reasons["hot", "hot_prefix"] == 3  # once for each worker that had it not
     assert reasons["rare", "hot_prefix"] == 0
+
+
+def test_a_credit_is_not_lessened_by_the_queues_of_others():
+    harness = make_harness(2, **GIVEN)
+    home = serve(harness, place(harness, "known", 3000), prefill_s=0.3)
+    place(harness, "known", 100_000)
+    policy, now = harness.policy, harness.pool.now()
+    states = list(policy._states.values())
+    for state in states:
+        state.set_arrival_rate(1.0, now)
+    matched = [2944 if state.url == home.url else 0 for state in states]
+    facts = {"index": policy._index, "demand": policy._demand, "decode_weight": 0.05, "choose": random.Random(0)}
+    quote = cheapest(states, matched, 3000, now=now, most=2944, regret_s=0.2, **facts)
+    assert states[quote.position].url != home.url
+    assert quote.credit == pytest.approx(0.1)
 
 
 def test_a_choice_is_explained_by_parts_that_add_up():

@@ -12,7 +12,7 @@ cost(w) = max(backlog, memory_wait) + start + weight * x + decode terms - credit
 - decode terms: how much the request and those that decode on w slow each other down, and how long its prefill holds
   them up;
 - credit: at most what w would compute anew although others have it, and what requests that began alike would have been
-  spared if w had had it; less the longer the fleet's queues are, since there is little time for such work then.
+  spared if w had had it; less the longer its backlog is, since there is little time for such work then.
 
 It is called for each request: what does not depend on the request is kept ready in the workers' states.
 """
@@ -38,8 +38,9 @@ _HELD_UP = 1.5
 _CERTAINTY = 2.0
 """How many times its price must have been regretted before a beginning is given to one more worker."""
 
-_CONGESTION = 2.0
-"""How much higher that price is for each request that waits on the average worker."""
+_CONGESTION = 8.0
+"""How much higher that price is for each request that would come before that worker's backlog is over: what is idle may
+well be spent on those to come."""
 
 
 class Quote(NamedTuple):
@@ -105,7 +106,6 @@ def cheapest(
     """
     output_tokens = demand.output_tokens
     base_weight = 1.0 + demand.hit_rate
-    mean_backlog_s = sum([state.backlog_s(now) for state in states]) / len(states) if regret_s else 0.0
     elsewhere_s = demand.elsewhere_s
     best_cost = least = shortest_wait_s = float("inf")
     best: tuple[int, float, float, float, float, float, float, int, float, bool] | None = None
@@ -155,7 +155,7 @@ def cheapest(
                 if cost - price < least:
                     least = cost - price
                 if regret_s:
-                    credit_s = min(regret_s / (_CERTAINTY * (1 + _CONGESTION * rate * mean_backlog_s)), price)
+                    credit_s = min(regret_s / (_CERTAINTY * (1 + _CONGESTION * rate * backlog_s)), price)
                     cost -= credit_s
             else:
                 credit_s = 0.0
