@@ -200,8 +200,8 @@ class LinearModel:
             return
         if self._surprises >= _ENOUGH_SURPRISES:
             self._own.fade(_SURPRISED)
-        value = min(value, limit)
         self._learn_scale(features, value)
+        value = min(value, limit)
         noise = self._noise_floor + _RELATIVE_NOISE * max(expected, value)
         self._own.observe(features, value, noise=noise, keep=self._keep)
         scale = math.exp(self._log_scale)
