@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import signal
 from typing import Any
 
 import pytest
@@ -23,6 +24,9 @@ LEAK_GRACE_S = 0.5
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Who runs in a shell's background has Ctrl-C ignored, and so would all that tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     config.addinivalue_line("markers", "async_timeout(seconds): how long an `async def` test may take (60)")
 
 
