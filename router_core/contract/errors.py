@@ -1,4 +1,8 @@
-"""The named errors. Few and flat; every message says thing, place and remedy in one sentence, values as `shown`."""
+"""The named errors. Few and flat; every message says thing, place and remedy in one sentence, values as `shown`.
+
+An error with a constructor of its own hands what that takes to `Exception`, and makes its message in `__str__`: a copy,
+and what comes out of another process, is made by calling the constructor again with `args`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,10 @@ class StartupError(Exception):
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
 
 
 class PolicyNotFoundError(StartupError):
@@ -38,7 +45,10 @@ class UndeclaredNeedError(Exception):
 
     def __init__(self, need: str) -> None:
         self.need = need
-        super().__init__(f"request.{need} is not declared: add it to the policy class, needs = frozenset({{{need!r}}})")
+        super().__init__(need)
+
+    def __str__(self) -> str:
+        return f"request.{self.need} is not declared: add it to the policy class, needs = frozenset({{{self.need!r}}})"
 
 
 def shown(value: object) -> str:

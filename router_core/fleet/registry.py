@@ -37,7 +37,10 @@ class AlreadyRegisteredError(Exception):
 
     def __init__(self, registration: Registration) -> None:
         self.registration = registration
-        super().__init__(f"worker {registration.url} is registered already, as {registration.id}")
+        super().__init__(registration)
+
+    def __str__(self) -> str:
+        return f"worker {self.registration.url} is registered already, as {self.registration.id}"
 
 
 class Registration:

@@ -13,7 +13,10 @@ class HookTimeoutError(Exception):
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
-        super().__init__(f"did not end within {timeout_s:g} s")
+        super().__init__(timeout_s)
+
+    def __str__(self) -> str:
+        return f"did not end within {self.timeout_s:g} s"
 
 
 @runtime_checkable

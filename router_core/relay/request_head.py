@@ -59,7 +59,10 @@ class BadRequestError(Exception):
         self.status = status
         self.code = code
         self.headers = tuple(headers)
-        super().__init__(message)
+        super().__init__(status, message)
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class RequestHead:

@@ -16,7 +16,10 @@ class CertificateError(Exception):
 
     def __init__(self, part: str, reason: str) -> None:
         self.part = part
-        super().__init__(reason)
+        super().__init__(part, reason)
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class ServerTls:
