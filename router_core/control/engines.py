@@ -17,7 +17,8 @@ from router_core.contract.worker import Worker, WorkerRole
 from router_core.control.errors import error_response
 from router_core.control.health import ProbedPool, is_available, json_response
 from router_core.control.merged_metrics import merge_expositions
-from router_core.fleet.engine_client import EngineReply, EngineReplyError
+from router_core.fleet.engine_client import CannotAskError, EngineReply, EngineReplyError
+from router_core.relay.shortage import EXHAUSTED
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,8 @@ class EngineHandlers:
             return error_response(503, "no_workers", "No worker is available that could be asked.")
         try:
             reply = await self._ask_first("GET", worker.base_url, ("/get_model_info", "/model_info"), _TIMEOUT_S)
+        except CannotAskError as error:
+            return _exhausted(error)
         except EngineReplyError as error:
             log.warning("model info: %s", error)
             return error_response(502, "upstream_connection_failed", "The worker could not be reached.")
@@ -106,12 +109,14 @@ class EngineHandlers:
         """Answer with all workers' metrics as one exposition; whoever does not answer is left out."""
         addresses = self._addresses()
         budget = _MAX_METRICS_BYTES
+        lacking: CannotAskError | None = None
 
         async def scrape(url: str) -> bytes | None:
-            nonlocal budget
+            nonlocal budget, lacking
             try:
                 reply = await self._engines.ask("GET", url, "/metrics", _TIMEOUT_S)
             except EngineReplyError as error:
+                lacking = error if isinstance(error, CannotAskError) else lacking
                 log.info("left out of the engines' metrics: %s", error)
                 return None
             if reply.status != 200:
@@ -124,6 +129,8 @@ class EngineHandlers:
 
         expositions = await self._each(addresses, scrape)
         found = [(url, text) for url, text in zip(addresses, expositions, strict=True) if text is not None]
+        if not found and lacking is not None:
+            return _exhausted(lacking)
         if not found:
             return error_response(500, "all_workers_failed", "All backend requests failed.")
         body = await asyncio.to_thread(merge_expositions, found)
@@ -135,7 +142,10 @@ class EngineHandlers:
         if WorkerRole.REGULAR not in firsts and len(firsts) < 2:
             return error_response(503, "no_available_workers", "No worker is available that could be asked.")
         workers = tuple(firsts.values())
-        errors = await self._each([worker.base_url for worker in workers], self._generate)
+        try:
+            errors = await self._each([worker.base_url for worker in workers], self._generate)
+        except CannotAskError as error:
+            return _exhausted(error)
         failed = [error for error in errors if error]
         if failed:
             return error_response(503, "workers_unhealthy", f"{'; '.join(failed)}.")
@@ -164,6 +174,8 @@ class EngineHandlers:
         try:
             paths = ("/health_generate", self._health_endpoint)
             reply = await self._ask_first("GET", url, paths, _GENERATE_TIMEOUT_S)
+        except CannotAskError:
+            raise
         except EngineReplyError as error:
             return str(error)
         return None if 200 <= reply.status < 300 else f"{url} answered {reply.status}"
@@ -202,6 +214,12 @@ class EngineHandlers:
                 return await ask(url)
 
         return await asyncio.gather(*map(in_turn, addresses))
+
+
+def _exhausted(error: CannotAskError) -> web.Response:
+    """Say that the router can ask nobody now, which is no worker's fault."""
+    log.error("no worker can be asked: %s", error)
+    return error_response(EXHAUSTED.status, EXHAUSTED.code, EXHAUSTED.message, dict(EXHAUSTED.headers))
 
 
 def _tokens(body: bytes) -> int:

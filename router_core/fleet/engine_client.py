@@ -33,7 +33,7 @@ class EngineReplyError(Exception):
         self.status = status
 
 
-class CannotAskError(Exception):
+class CannotAskError(EngineReplyError):
     """The router itself had no means to ask, which says nothing of the worker."""
 
 
@@ -111,14 +111,12 @@ class EngineClient:
         except TimeoutError:
             return f"GET {endpoint} took longer than {timeout_s:g} s"
         except _CANNOT_REACH as error:
+            _raise_if_exhausted(error)
             reason = f"GET {endpoint} failed: {_described(error)}"
-            if isinstance(error, aiohttp.ClientConnectorError):
-                lacking = shortage_of(error.os_error, error.host, error.port or 0)
-                if lacking is not None:
-                    raise CannotAskError(REMEDIES[lacking]) from error
-                if isinstance(error.os_error, ConnectionRefusedError):
-                    return Refusal(reason)
-            return reason
+            is_refused = isinstance(error, aiohttp.ClientConnectorError) and isinstance(
+                error.os_error, ConnectionRefusedError
+            )
+            return Refusal(reason) if is_refused else reason
 
     async def fetch_models(self, base_url: str, timeout_s: float) -> list[dict[str, Any]]:
         """Ask a worker which models it serves.
@@ -176,6 +174,7 @@ class EngineClient:
             timeout_s: Seconds the whole answer may take.
 
         Raises:
+            CannotAskError: If the router has no file or port left to ask with.
             EngineReplyError: If it does not answer, or with far too much.
         """
         where = f"{method} {base_url}{path}"
@@ -186,6 +185,7 @@ class EngineClient:
         except TimeoutError as error:
             raise EngineReplyError(f"{where} took longer than {timeout_s:g} s") from error
         except _CANNOT_REACH as error:
+            _raise_if_exhausted(error)
             raise EngineReplyError(f"{where} failed: {_described(error)}") from error
 
     async def _models_or_none(self, base_url: str, timeout_s: float) -> list[dict[str, Any]]:
@@ -228,6 +228,13 @@ class EngineClient:
         if not base_url.startswith("https:"):
             return {}
         return {"ssl": self._tls.context, "server_hostname": self._tls.server_name}
+
+
+def _raise_if_exhausted(error: Exception) -> None:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        lacking = shortage_of(error.os_error, error.host, error.port or 0)
+        if lacking is not None:
+            raise CannotAskError(REMEDIES[lacking]) from error
 
 
 async def _read_bounded(response: aiohttp.ClientResponse, where: str) -> bytes:

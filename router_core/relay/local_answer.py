@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from email.utils import formatdate
+from typing import NamedTuple
 
 import orjson
 
@@ -20,6 +21,15 @@ def error_body(status: int, code: str, message: str) -> bytes:
     """
     kind = REASONS.get(status, b"Error").decode()
     return orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+
+
+class ErrorAnswer(NamedTuple):
+    """An error that is answered in more than one place."""
+
+    status: int
+    code: str
+    message: str
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def with_error_code(headers: Iterable[tuple[str, str]], name: str | None, code: str) -> Iterable[tuple[str, str]]:

@@ -8,6 +8,8 @@ import socket
 import ssl
 from collections.abc import Callable
 
+from router_core.relay.local_answer import ErrorAnswer
+
 _log = logging.getLogger(__name__)
 
 _TELL_EVERY_S = 10.0
@@ -24,6 +26,13 @@ REMEDIES = {
     "ports": "no local port is left to connect from; widen net.ipv4.ip_local_port_range or add routers on other hosts",
     "memory": "the machine has no memory for a socket; give it more or lower limits.max_connections",
 }
+EXHAUSTED = ErrorAnswer(
+    503,
+    "router_exhausted",
+    "The router has no means left to connect to a worker: ask again soon; its log says what to raise.",
+    (("Retry-After", "1"),),  # requests that end give back what they hold
+)
+"""For whoever asks for what only a worker can answer."""
 
 
 def shortage_of(error: OSError, host: str, port: int) -> str | None:

@@ -149,8 +149,7 @@ class Dispatcher:
             self.retries.over(trials, ending, None)
         if ending is Ending.CLIENT_GONE or exchange.respond_declined():
             return
-        status, code, message = ANSWER_TO_ENDING[ending]
-        exchange.refuse(status, code, message)
+        exchange.refuse(*ANSWER_TO_ENDING[ending])
 
     def _place_again(self, exchange: Exchange, request: RoutingRequest, trials: Trials) -> bool:
         """Pick again, of the workers not tried yet if there are any. False if there is nobody."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from router_core.contract.request import OutcomeStatus
 from router_core.relay.exchange import SHUTTING_DOWN
+from router_core.relay.local_answer import ErrorAnswer
 from router_core.relay.parties import Ending
+from router_core.relay.shortage import EXHAUSTED
 from router_core.traffic.stream_error import stream_error
 
 BACKPRESSURE = frozenset({429, 503})
@@ -25,21 +27,21 @@ LOSSES = frozenset({Ending.CONNECTION_LOST, Ending.GONE})
 """The endings that come together for all requests of a worker that dies."""
 # Details, such as a worker's address, are for the log.
 ANSWER_TO_ENDING = {
-    Ending.CONNECT_FAILED: (502, "upstream_connection_failed", "No worker could be reached."),
-    Ending.ROUTER_EXHAUSTED: (
-        503,
-        "router_exhausted",
-        "The router has no means left to connect to a worker: ask again soon; its log says what to raise.",
+    Ending.CONNECT_FAILED: ErrorAnswer(502, "upstream_connection_failed", "No worker could be reached."),
+    Ending.ROUTER_EXHAUSTED: EXHAUSTED,
+    Ending.CONNECTION_LOST: ErrorAnswer(
+        502, "upstream_connection_lost", "The worker's connection was lost before it answered."
     ),
-    Ending.CONNECTION_LOST: (502, "upstream_connection_lost", "The worker's connection was lost before it answered."),
-    Ending.GONE: (502, "upstream_connection_lost", "The worker's connection was lost before it answered."),
-    Ending.BAD_ANSWER: (502, "upstream_bad_answer", "The worker's answer was not valid HTTP."),
-    Ending.WORKER_DOWN: (502, "upstream_connection_lost", "The worker died before it answered."),
-    Ending.DECLINED: (502, "upstream_error", "The worker answered with an error that was too long to be passed on."),
-    Ending.TIMEOUT: (504, "upstream_timeout", "The worker did not answer in time."),
-    Ending.STALLED: (504, "upstream_timeout", "The worker did not answer in time."),
+    Ending.GONE: ErrorAnswer(502, "upstream_connection_lost", "The worker's connection was lost before it answered."),
+    Ending.BAD_ANSWER: ErrorAnswer(502, "upstream_bad_answer", "The worker's answer was not valid HTTP."),
+    Ending.WORKER_DOWN: ErrorAnswer(502, "upstream_connection_lost", "The worker died before it answered."),
+    Ending.DECLINED: ErrorAnswer(
+        502, "upstream_error", "The worker answered with an error that was too long to be passed on."
+    ),
+    Ending.TIMEOUT: ErrorAnswer(504, "upstream_timeout", "The worker did not answer in time."),
+    Ending.STALLED: ErrorAnswer(504, "upstream_timeout", "The worker did not answer in time."),
     # A client that is gone reads nothing; one that is not is told so because the router is.
-    Ending.CLIENT_GONE: (503, "shutting_down", SHUTTING_DOWN),
+    Ending.CLIENT_GONE: ErrorAnswer(503, "shutting_down", SHUTTING_DOWN),
 }
 _MESSAGE_IN_MID_STREAM = {
     Ending.CONNECTION_LOST: "The worker's connection was lost in the middle of its answer.",
@@ -61,5 +63,5 @@ def last_words(path: bytes, ending: Ending) -> bytes:
     message = _MESSAGE_IN_MID_STREAM.get(ending)
     if message is None:
         return b""
-    status, code, _ = ANSWER_TO_ENDING[ending]
-    return stream_error(path, status, code, message)
+    answer = ANSWER_TO_ENDING[ending]
+    return stream_error(path, answer.status, answer.code, message)

@@ -173,7 +173,7 @@ def is_code(node):
 
 def test_every_error_code_is_documented():
     documented = set(re.findall(r"^\| \d{3} \| `(\w+)`", page("http.md"), flags=re.MULTILINE))
-    answered = set(CODES.values()) | {code for _, code, _ in ANSWER_TO_ENDING.values()} | codes_in_source()
+    answered = set(CODES.values()) | {answer.code for answer in ANSWER_TO_ENDING.values()} | codes_in_source()
     assert documented == answered
 
 
@@ -181,8 +181,8 @@ def test_every_status_stands_with_its_code():
     rows = set(re.findall(r"^\| (\d{3}) \| `(\w+)`", page("http.md"), flags=re.MULTILINE))
     for status, code in CODES.items():
         assert (str(status), code) in rows
-    for status, code, _ in ANSWER_TO_ENDING.values():
-        assert (str(status), code) in rows
+    for answer in ANSWER_TO_ENDING.values():
+        assert (str(answer.status), answer.code) in rows
 
 
 def test_every_path_the_router_answers_is_documented():

@@ -14,6 +14,7 @@ from .support import RawClient
 
 pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process: Linux alone")
 
+EXHAUSTED = 503, "router_exhausted", "1"
 QUICK_CHECKS = {"HEALTH__INTERVAL_S": "0.05", "HEALTH__FAILURE_THRESHOLD": "1"}
 
 
@@ -34,10 +35,16 @@ async def accepted(client: RawClient) -> None:
     assert (await client.read_answer())[0] == 200
 
 
-async def asked(client: RawClient, path: str = "/v1/chat/completions") -> tuple[int, str]:
-    client.send(path=path)
-    status, body = await client.read_answer()
-    return status, json.loads(body).get("error", {}).get("code", "")
+async def asked(client: RawClient) -> tuple[int, str, str | None]:
+    """Return status, code and Retry-After of the answer to a request."""
+    client.send()
+    return await answered(client)
+
+
+async def answered(client: RawClient) -> tuple[int, str, str | None]:
+    status, headers = await client.read_head()
+    body = json.loads(await client.reader.readexactly(int(headers["content-length"])))
+    return status, body.get("error", {}).get("code", ""), headers.get("retry-after")
 
 
 async def figures(client: RawClient, name: str) -> list[float]:
@@ -58,14 +65,14 @@ async def test_a_router_without_files_says_so_and_blames_no_worker(simulated_eng
         ):
             await accepted(client)
             with no_file_left(router):
-                assert {await asked(client) for _ in range(25)} == {(503, "router_exhausted")}
+                assert {await asked(client) for _ in range(25)} == {EXHAUSTED}
                 await router.read_until("workers cannot be checked")
                 assert await figures(client, "worker_health") == [1]
                 assert await figures(client, "worker_circuit_state") == [0]
                 assert await figures(client, "worker_requests_active") == [0]
                 assert [times for times in await figures(client, "upstream_shortages_total") if times] == [25]
             await router.read_until("workers can be checked again")
-            assert await asked(client) == (200, "")
+            assert await asked(client) == (200, "", None)
         said = [line for line in router.lines if "no connection to" in line]
         assert len(said) == 1
         assert f"no connection to {url}: the router has as many files open as it may; raise that (ulimit -n)" in said[0]
@@ -84,7 +91,7 @@ async def test_a_pair_whose_legs_cannot_be_sent_blames_neither_worker(simulated_
                 await router.read_until(" is healthy")
             await accepted(client)
             with no_file_left(router):
-                assert {await asked(client) for _ in range(12)} == {(503, "router_exhausted")}
+                assert {await asked(client) for _ in range(12)} == {EXHAUSTED}
                 assert await figures(client, "worker_health") == [1, 1]
                 assert await figures(client, "worker_circuit_state") == [0, 0]
                 assert await figures(client, "worker_requests_active") == [0, 0]
@@ -100,8 +107,21 @@ async def test_a_stored_response_that_cannot_be_fetched_is_not_its_workers_fault
         _, body = await client.read_answer()
         request = f"GET /v1/responses/{json.loads(body)['id']} HTTP/1.1\r\nhost: router\r\n\r\n".encode()
         with no_file_left(router):
-            status = 200
-            while status == 200:  # as long as the connection of the request before is not too old
+            answer = 200, "", None
+            while answer[0] == 200:  # as long as the connection of the request before is not too old
                 client.writer.write(request)
-                status, body = await client.read_answer()
-        assert (status, json.loads(body)["error"]["code"]) == (503, "router_exhausted")
+                answer = await answered(client)
+        assert answer == EXHAUSTED
+
+
+@pytest.mark.parametrize("path", ["/get_model_info", "/engine_metrics", "/health_generate"])
+async def test_what_only_an_engine_knows_is_not_denied_in_its_name(simulated_engine, path):
+    async with (
+        simulated_engine() as engine,
+        listening_router(engine.url) as router,
+        await RawClient.connect(router.url) as client,
+    ):
+        await accepted(client)
+        with no_file_left(router):
+            client.writer.write(f"GET {path} HTTP/1.1\r\nhost: router\r\n\r\n".encode())
+            assert await answered(client) == EXHAUSTED

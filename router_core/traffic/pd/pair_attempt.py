@@ -20,6 +20,7 @@ As long as nothing of an answer has gone to the client, a failure may be followe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from router_core.contract.request import RoutingRequest
@@ -284,13 +285,13 @@ class PairAttempt(PlacedListener):
 
     # --- an answer in decode's stead ---
 
-    def _answer(self, status: int, code: str, message: str) -> None:
+    def _answer(self, status: int, code: str, message: str, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Answer in decode's stead; an answer that has begun is broken off."""
         self._next.none(Ending.BAD_ANSWER)
         if self._linger is not None:
             return
         if self._exchange.status is None:
-            self._exchange.refuse(status, code, message)
+            self._exchange.refuse(status, code, message, headers)
         else:
             self._exchange.source_closed("the other leg failed")
 
