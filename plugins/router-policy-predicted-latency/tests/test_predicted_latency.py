@@ -93,12 +93,12 @@ def test_a_credit_is_not_lessened_by_the_queues_of_others():
     policy, now = harness.policy, harness.pool.now()
     states = list(policy._states.values())
     for state in states:
-        state.set_arrival_rate(1.0, now)
+        state.other_rate = 1.0
     matched = [2944 if state.url == home.url else 0 for state in states]
     facts = {"index": policy._index, "demand": policy._demand, "decode_weight": 0.05, "choose": random.Random(0)}
-    quote = cheapest(states, matched, 3000, now=now, most=2944, regret_s=0.2, **facts)
+    quote = cheapest(states, matched, 3000, now=now, most=2944, is_uneven=True, regret_s=0.2, **facts)
     assert states[quote.position].url != home.url
-    assert quote.credit == pytest.approx(0.1)
+    assert quote.credit == pytest.approx(0.2)
 
 
 def test_a_choice_is_explained_by_parts_that_add_up():
@@ -114,6 +114,21 @@ def test_long_prompts_weigh_more_than_short_ones():
     harness = make_harness(2, **GIVEN)
     busy = place(harness, "long", 50_000).worker
     assert {place(harness, f"short {number}", 500).worker for number in range(20)}.isdisjoint({busy})
+
+
+@pytest.mark.parametrize("rounds", [30, 31], ids=["even_are_due", "odd_are_due"])
+def test_a_long_prompt_keeps_out_of_the_way_of_conversations_that_are_about_to_come_back(rounds):
+    harness = make_harness(2, **GIVEN)
+    homes = {}
+    for turn in range(rounds):  # at each worker three conversations, back every eight seconds, in turns every four
+        for number in range(3):
+            attempt = place(harness, f"{turn % 2} {number}", 4000 + 300 * turn)
+            homes.setdefault(turn % 2, attempt.worker)
+            serve(harness, attempt)
+        harness.pool.advance(4.0 if turn < rounds - 1 else 3.0)
+    just_left, due = (rounds - 1) % 2, rounds % 2
+    assert homes[due] is not homes[just_left]
+    assert place(harness, "long", 8000).worker is homes[just_left]
 
 
 def serve_open_loop(prompts, *, workers=4, gap_s=0.1):

@@ -68,10 +68,3 @@ def test_failures_in_a_row_are_held_against_a_worker_ever_longer_until_it_serves
     assert state.backlog_s(131.0) == 0.0
     state.served()
     assert state.backlog_s(100.0) == 0.0
-
-
-def test_the_rate_of_arrivals_fades():
-    state = make_state()
-    queue(state, 60, 0.1)
-    assert state.arrival_rate(0.0) == pytest.approx(1.0)
-    assert state.arrival_rate(60.0) == pytest.approx(0.37, rel=0.01)

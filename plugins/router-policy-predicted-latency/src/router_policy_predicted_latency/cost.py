@@ -5,12 +5,15 @@ cost(w) = max(backlog, memory_wait) + start + weight * x + decode terms - credit
 - x: predicted seconds to prefill what w does not have of the prompt;
 - backlog: predicted seconds until the prefills sent to w before are over;
 - memory_wait: how long until enough memory is free, if the prompt and its answer do not fit beside what runs;
-- weight = 1 + hit rate + w's arrivals a second * min(backlog + part of x, elsewhere): every second of prefill also
-  holds up those that come meanwhile, and drives out what others would have found in the cache;
-- elsewhere: what it costs to go to another worker, so the longest anyone is held up. Without that bound the worker that
-  others avoid for its backlog, and that therefore holds up nobody, would be the cheapest for every long prompt;
+- weight = 1 + hit rate + requests a second that come meanwhile * min(backlog + part of x, elsewhere): every second of
+  prefill also holds them up, and drives out what others would have found in the cache. Conversations that are expected
+  back on w and all others are told apart;
+- elsewhere: what it costs to go to another worker, so the longest anyone is held up; for a conversation also to compute
+  there what it would have found here. Without that bound the worker that others avoid for its backlog, and that
+  therefore holds up nobody, would be the cheapest for every long prompt;
 - decode terms: how much the request and those that decode on w slow each other down, and how long its prefill holds
-  them up;
+  decodes up. What has to be computed holds somebody up wherever that is, so it counts with the mean of all workers;
+  but who takes long in any case had better go where few decode;
 - credit: at most what w would compute anew although others have it, and what requests that began alike would have been
   spared if w had had it; less the longer its backlog is, since there is little time for such work then.
 
@@ -21,60 +24,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from math import exp
-from typing import NamedTuple
 
 from router_core.api import PrefixIndex
 from router_policy_predicted_latency.demand import Demand
-from router_policy_predicted_latency.linear_model import Features
-from router_policy_predicted_latency.worker_state import HORIZON_S, WorkerState
+from router_policy_predicted_latency.quote import Quote
+from router_policy_predicted_latency.worker_state import WorkerState
 
 _OWN_SHARE = 0.4
 """Share of its own prefill in which others come and wait; found best, theory says a half."""
 
-_HELD_UP = 1.5
-"""How much longer than a prefill each request that decodes beside it takes; found best, theory says 1."""
-
-_CERTAINTY = 2.0
-"""How many times its price must have been regretted before a beginning is given to one more worker."""
+_HELD_UP = 0.75
+"""How much longer each request that decodes takes for a second of prefill; found best, theory says 1."""
 
 _CONGESTION = 8.0
-"""How much higher that price is for each request that would come before that worker's backlog is over: what is idle may
-well be spent on those to come."""
-
-
-class Quote(NamedTuple):
-    """The cheapest worker and what its cost is made of, in seconds.
-
-    Attributes:
-        position: Its place among the candidates.
-        cost: All of it.
-        wait: Backlog or memory wait, whichever is longer.
-        prefill: x.
-        weight: How much a second of prefill counts.
-        decode: The decode terms.
-        start: What a prefill takes besides its tokens.
-        credit: What was taken off.
-        shortest_wait: The shortest backlog of all candidates.
-        found: What its prefill is shorter by for what the worker has.
-        spared: What it would have cost less if every candidate had as much of the prompt as any.
-        features: What the prefill's time depends on.
-        fits: Whether its memory is free.
-    """
-
-    position: int
-    cost: float
-    wait: float
-    prefill: float
-    weight: float
-    decode: float
-    start: float
-    credit: float
-    shortest_wait: float
-    found: float
-    spared: float
-    features: Features
-    fits: bool
+"""How much higher the price of a beginning is for each request that would come before that worker's backlog is over:
+what is idle may well be spent on those to come."""
 
 
 def cheapest(
@@ -87,7 +51,8 @@ def cheapest(
     decode_weight: float,
     now: float,
     choose: random.Random,
-    most: int = 0,
+    most: int,
+    is_uneven: bool = False,
     regret_s: float = 0.0,
 ) -> Quote:
     """Return the cheapest worker for a request or its prefill; ties go to one at random.
@@ -101,19 +66,30 @@ def cheapest(
         decode_weight: How much a second that decoding requests lose counts.
         now: The pool's time.
         choose: Breaks ties.
-        most: The most in `matched`, if others have less; 0 for no credit to anyone.
+        most: The most in `matched`.
+        is_uneven: Whether others have less.
         regret_s: What requests that began alike would have been spared if all had as much.
     """
     output_tokens = demand.output_tokens
     base_weight = 1.0 + demand.hit_rate
     elsewhere_s = demand.elsewhere_s
+    returns_elsewhere_s = elsewhere_s + demand.found_s
+    mean_decoding = demand.decoding
+    usual_s = demand.prefill_s
+    rest = prompt_tokens - most
+    if rest < 1:
+        rest = 1
+    rest_pairs = rest * (most + rest / 2)
     best_cost = least = shortest_wait_s = float("inf")
     best: tuple[int, float, float, float, float, float, float, int, float, bool] | None = None
     credit_s = 0.0
+    all_decoding = 0
     ties = 1
     position = -1
     for state in states:
         position += 1
+        decoding = state.decoding
+        all_decoding += decoding
         start_s, token_s, pair_s = state.prefill.coefficients
         if not state.is_behind:
             wait_s = backlog_s = 0.0
@@ -138,24 +114,27 @@ def cheapest(
             missing += index.pinned_tokens(state.url) - state.prompt_tokens
             if missing > 0:
                 wait_s = max(wait_s, missing / (capacity + 1) * demand.hold_s)
-        rate = state.rate * exp((state.rate_at - now) / HORIZON_S)
         held_up_s = backlog_s + _OWN_SHARE * prefill_s
-        weight = base_weight + rate * (held_up_s if held_up_s < elsewhere_s else elsewhere_s)
-        decoding = state.decoding
+        return_rate, other_rate = state.return_rate, state.other_rate
+        weight = (
+            base_weight
+            + return_rate * (held_up_s if held_up_s < returns_elsewhere_s else returns_elsewhere_s)
+            + other_rate * (held_up_s if held_up_s < elsewhere_s else elsewhere_s)
+        )
+        rest_s = token_s * rest + pair_s * rest_pairs
+        decodes_held_up_s = mean_decoding * prefill_s
+        if rest_s > usual_s:
+            decodes_held_up_s += (decoding - mean_decoding) * (rest_s - usual_s)
         slower_step_s = state.slower_step_s + state.slower_token_s * prompt_tokens
-        decode_s = decode_weight * (output_tokens * slower_step_s + _HELD_UP * decoding * prefill_s)
+        decode_s = decode_weight * (output_tokens * slower_step_s + _HELD_UP * decodes_held_up_s)
         cost = wait_s + start_s + weight * prefill_s + decode_s
-        if most:
+        if is_uneven:
             if cached < most:
-                rest = prompt_tokens - most
-                if rest < 1:
-                    rest = 1
-                anew_s = prefill_s - token_s * rest - pair_s * rest * (most + rest / 2)
-                price = (weight + decode_weight * _HELD_UP * decoding) * anew_s
+                price = (weight + decode_weight * _HELD_UP * mean_decoding) * (prefill_s - rest_s)
                 if cost - price < least:
                     least = cost - price
                 if regret_s:
-                    credit_s = min(regret_s / (_CERTAINTY * (1 + _CONGESTION * rate * backlog_s)), price)
+                    credit_s = min(regret_s / (1 + _CONGESTION * (return_rate + other_rate) * backlog_s), price)
                     cost -= credit_s
             else:
                 credit_s = 0.0
@@ -173,7 +152,7 @@ def cheapest(
         best = position, wait_s, prefill_s, weight, decode_s, start_s, credit_s, new, pairs, missing <= 0
     assert best is not None  # noqa: S101  # there is at least one worker, and no cost is infinite
     position, wait_s, prefill_s, weight, decode_s, start_s, credit_s, new, pairs, fits = best
-    spared_s = max(0.0, best_cost - least) if most else 0.0
+    spared_s = max(0.0, best_cost - least) if is_uneven else 0.0
     _, token_s, pair_s = states[position].prefill.coefficients
     cold_s = token_s * prompt_tokens + pair_s * prompt_tokens * prompt_tokens / 2
     return Quote(
@@ -186,6 +165,7 @@ def cheapest(
         start_s,
         credit_s,
         shortest_wait_s,
+        all_decoding / len(states),
         cold_s - prefill_s,
         spared_s,
         (1.0, float(new), pairs),

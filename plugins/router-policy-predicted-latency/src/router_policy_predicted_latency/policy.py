@@ -24,6 +24,7 @@ from router_policy_predicted_latency.cost import cheapest, cheapest_decode
 from router_policy_predicted_latency.demand import Demand
 from router_policy_predicted_latency.engine_speed import EngineSpeeds
 from router_policy_predicted_latency.regrets import Regrets
+from router_policy_predicted_latency.returns import TICK_S, Returns
 from router_policy_predicted_latency.worker_state import Flight, WorkerState
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -59,7 +60,7 @@ class PredictedLatencyPolicy:
         decode_context_token_s: Seconds | None = None
         """Seconds each token of its context adds; goes with `decode_sequence_s`."""
 
-        decode_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
+        decode_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
         """How much a second that decoding requests lose counts against one until a first token."""
 
         max_blocks: Annotated[int, Field(gt=0)] = 1_000_000
@@ -89,6 +90,7 @@ class PredictedLatencyPolicy:
         )
         self._demand = Demand()
         self._regrets = Regrets()
+        self._returns = Returns()
         self._states: dict[str, WorkerState] = {}
         self._workers: dict[str, Worker] = {}
         self._view: tuple[Sequence[Worker], list[WorkerState]] = (), []
@@ -110,10 +112,9 @@ class PredictedLatencyPolicy:
         prompt_tokens = request.input_tokens
         matched = self._index.match(prefix, workers)
         most = max(matched)
-        beginning, regret_s = 0, 0.0
-        if most and min(matched) < most:
-            beginning = prefix[prefix_blocks(most) - 1]
-            regret_s = self._regrets.seconds(beginning, now)
+        known_block = prefix[prefix_blocks(most) - 1] if most else 0
+        is_uneven = min(matched) < most
+        regret_s = self._regrets.seconds(known_block, now) if is_uneven else 0.0
         quote = cheapest(
             states,
             matched,
@@ -123,24 +124,29 @@ class PredictedLatencyPolicy:
             decode_weight=self._decode_weight,
             now=now,
             choose=self._random,
-            most=most if beginning else 0,
+            most=most,
+            is_uneven=is_uneven,
             regret_s=regret_s,
         )
         position = quote.position
         cached = matched[position]
-        if beginning:
+        if is_uneven:
             if cached < most:
-                self._regrets.spend(beginning, regret_s, quote.credit, now)
+                self._regrets.spend(known_block, regret_s, quote.credit, now)
             else:
-                self._regrets.add(beginning, regret_s, quote.spared, now)
+                self._regrets.add(known_block, regret_s, quote.spared, now)
         flight = Flight(states[position], prompt_tokens, now)
         flight.placement = self._index.place(flight.state.url, prefix)
         flight.features = quote.features
         flight.prefill_s = quote.prefill
         flight.is_telling = quote.fits
+        if prefix:
+            flight.last_block = prefix[-1]
+        if not known_block or not self._returns.came(known_block):
+            flight.state.arrivals += 1
         flight.state.enqueue(flight, now)
         self._flights[request] = flight
-        self._demand.placed(prompt_tokens, cached, quote.shortest_wait, quote.found)
+        self._demand.placed(quote, prompt_tokens, cached)
         request.explain(
             _reason(cached, most, quote.credit),
             cost_s=quote.cost,
@@ -198,6 +204,8 @@ class PredictedLatencyPolicy:
         state.end(flight, now, outcome.completion_tokens if status is _SUCCESS else None)
         if flight.placement is not None:
             (self._index.release if was_computed else self._index.withdraw)(flight.placement)
+            if was_computed and flight.last_block:
+                self._returns.left(flight.last_block, state)
         if status is _SUCCESS:
             state.served()
             self._learn(flight, outcome, now)
@@ -231,6 +239,7 @@ class PredictedLatencyPolicy:
         """Take the pool's clock, and tell now and then what was learned."""
         self._pool = pool
         self._random = pool.random
+        pool.every(TICK_S, self._expect)
         pool.every(_UPKEEP_S, self._upkeep)
 
     def _state(self, worker: Worker) -> WorkerState:
@@ -241,10 +250,7 @@ class PredictedLatencyPolicy:
             capacity_tokens = index.capacity_tokens(worker.url)
             prefill, decode = self._speeds.prefill_model(), self._speeds.decode_model()
             state = WorkerState(worker.url, prefill, decode, capacity_tokens)
-            # It counts as if it had had its share: else all that is new would go to a newcomer.
-            now, peers = self._pool.now(), self._states.values()
-            if peers:
-                state.set_arrival_rate(sum(peer.arrival_rate(now) for peer in peers) / len(peers), now)
+            self._returns.newcomer(state, self._states.values())
             self._states[worker.url] = state
             self._workers[worker.url] = worker
         return state
@@ -254,6 +260,9 @@ class PredictedLatencyPolicy:
         states = [self._state(worker) for worker in workers]
         self._view = workers, states
         return states
+
+    def _expect(self) -> None:
+        self._returns.look(self._states.values())
 
     def _upkeep(self) -> None:
         pool, now = self._pool, self._pool.now()

@@ -21,8 +21,8 @@ _LONGEST_PENALTY_S = 30.0
 _EXTRA_SHARE = 0.05
 """Share of each first token in the mean of what prefills take longer than predicted."""
 
-HORIZON_S = 60.0
-"""How far back a worker's rate of arrivals looks: as far as the same sessions and prefixes go on coming."""
+AWAY_TICKS = 128
+"""How long conversations are remembered after their answer."""
 
 _LEARN_FROM_TOKENS = 16
 """Shorter answers say little of a decode step."""
@@ -47,6 +47,7 @@ class Flight:
         is_pending: Whether its prefill waits or runs.
         is_telling: Whether the prefill's time tells the engine's speed; not if it had to wait for memory.
         sums_before: The worker's sums when the first token came.
+        last_block: The last block of its prompt, 0 without one.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Flight:
         "is_pending",
         "is_telling",
         "sums_before",
+        "last_block",
     )
 
     def __init__(self, state: WorkerState, prompt_tokens: int, placed_at: float) -> None:
@@ -73,6 +75,7 @@ class Flight:
         self.is_pending = False
         self.is_telling = True
         self.sums_before = (0.0, 0.0, 0.0)
+        self.last_block = 0
 
 
 class WorkerState:
@@ -93,7 +96,11 @@ class WorkerState:
         slower_token_s: The same for each token of that request's context.
         flights: Requests there, in any phase.
         prompt_tokens: Tokens of their prompts.
-        rate, rate_at: How many requests a second were sent there lately, as of when; it fades with `HORIZON_S`.
+        away: Conversations that were answered there and may come back, by how long ago.
+        arrivals: Requests sent there of late that no conversation was expected to send.
+        arrival_sum: Those before, fading.
+        return_rate: How many requests a second are expected of conversations that are there.
+        other_rate: How many of all others.
         is_suspect: Whether it was away or broken: its cache may be lost.
     """
 
@@ -112,8 +119,11 @@ class WorkerState:
         "slower_token_s",
         "flights",
         "prompt_tokens",
-        "rate",
-        "rate_at",
+        "away",
+        "arrivals",
+        "arrival_sum",
+        "return_rate",
+        "other_rate",
         "is_suspect",
         "_pending",
         "_head_since",
@@ -145,8 +155,9 @@ class WorkerState:
         self.slower_step_s = self.slower_token_s = 0.0
         self.flights = 0
         self.prompt_tokens = 0
-        self.rate = 0.0
-        self.rate_at = 0.0
+        self.away = deque([0] * AWAY_TICKS, AWAY_TICKS)
+        self.arrivals = 0
+        self.arrival_sum = self.return_rate = self.other_rate = 0.0
         self.is_suspect = False
         self._pending: deque[Flight] = deque()
         self._head_since = 0.0
@@ -181,20 +192,10 @@ class WorkerState:
         rest_s = self.queue_due - self._head_since - head_s
         return max(rest_s + (late_s if late_s > 0 else 0.0), penalty_s)
 
-    def arrival_rate(self, now: float) -> float:
-        """Return how many requests a second were sent there lately."""
-        return self.rate * math.exp((self.rate_at - now) / HORIZON_S)
-
-    def set_arrival_rate(self, rate: float, now: float) -> None:
-        """Take it that `rate` requests a second were sent there lately."""
-        self.rate, self.rate_at = rate, now
-
     # --- following requests ---
 
     def enqueue(self, flight: Flight, now: float) -> None:
         """A request is sent there for its prefill."""
-        self.rate = self.rate * math.exp((self.rate_at - now) / HORIZON_S) + 1 / HORIZON_S
-        self.rate_at = now
         if not self._pending:
             self._head_since = now
         self.prefill.ask()
