@@ -1,7 +1,8 @@
 import pytest
 
+from router_policy_predicted_latency.flight import Flight
 from router_policy_predicted_latency.linear_model import KnownModel
-from router_policy_predicted_latency.worker_state import Flight, WorkerState
+from router_policy_predicted_latency.worker_state import WorkerState
 
 
 def make_state():

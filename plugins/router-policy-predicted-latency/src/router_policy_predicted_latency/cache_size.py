@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from router_core.api import PrefixIndex
-from router_policy_predicted_latency.worker_state import Flight
+from router_policy_predicted_latency.flight import Flight
 
 FIRST_GUESS_TOKENS = 2_000_000
 """Rather too large: a cache believed too small is given up for lost, and nothing ever shows that it was not."""

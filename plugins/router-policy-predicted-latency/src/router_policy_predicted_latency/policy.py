@@ -23,9 +23,10 @@ from router_policy_predicted_latency.cache_size import FIRST_GUESS_TOKENS, Cache
 from router_policy_predicted_latency.cost import cheapest, cheapest_decode
 from router_policy_predicted_latency.demand import Demand
 from router_policy_predicted_latency.engine_speed import EngineSpeeds
+from router_policy_predicted_latency.flight import Flight
 from router_policy_predicted_latency.regrets import Regrets
 from router_policy_predicted_latency.returns import TICK_S, Returns
-from router_policy_predicted_latency.worker_state import Flight, WorkerState
+from router_policy_predicted_latency.worker_state import WorkerState
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
