@@ -8,7 +8,7 @@ who are away from a worker it says how many will turn up there.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Collection
 from math import exp
 from operator import mul
@@ -50,7 +50,8 @@ class Returns:
     __slots__ = ("_away", "_away_all", "_tick", "_away_s", "_came", "_active_s", "_soon", "_watched")
 
     def __init__(self) -> None:
-        self._away: dict[int, tuple[WorkerState, int]] = {}
+        # A dict would be searched from its start for the oldest again and again.
+        self._away: OrderedDict[int, tuple[WorkerState, int]] = OrderedDict()
         self._away_all = deque([0] * AWAY_TICKS, AWAY_TICKS)
         self._tick = 0
         # For each span: seconds that conversations were away, and how many came back.
