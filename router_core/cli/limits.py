@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from router_core.cli.open_files import room
 from router_core.config import RouterConfig
 from router_core.relay.origin import UpstreamLimits
 from router_core.relay.parties import Silence
@@ -9,10 +10,12 @@ from router_core.relay.server import DownstreamLimits
 
 
 def downstream_limits(config: RouterConfig) -> DownstreamLimits:
-    """Return what a client may take."""
+    """Return what a client may take, of as many clients as there are files for."""
     limits = config.limits
+    clients, turned_away = room(limits.max_connections)
     return DownstreamLimits(
-        max_connections=limits.max_connections,
+        max_connections=clients,
+        max_turned_away=turned_away,
         max_head_bytes=limits.max_head_bytes,
         max_body_bytes=limits.max_body_bytes,
         head_timeout_s=limits.head_timeout_s,

@@ -25,9 +25,6 @@ _MAX_PIPELINED_BYTES = 262_144
 _REQUESTS_A_TURN = 32  # that may be answered at once before other clients have their turn
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
-TURNED_AWAY = 256
-"""Clients over the limit that are told so at a time; the others are cut."""
-
 
 class Downstream(RequestReader, asyncio.Protocol):
     """One client's connection.
@@ -57,7 +54,7 @@ class Downstream(RequestReader, asyncio.Protocol):
         self._server.connections.add(self)
         self.deadline = self._server.now() + self._server.limits.head_timeout_s
         over = len(self._server.connections) - self._server.limits.max_connections
-        if self._server.is_closed or over > TURNED_AWAY:
+        if self._server.is_closed or over > self._server.limits.max_turned_away:
             self._transport.abort()  # It came while the server was closing, or is one of far too many.
         elif over > 0:
             self._refuse(BadRequestError(503, "the router has as many connections as it may; try again later"))

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from router_core.relay.downstream import TURNED_AWAY, Downstream
+from router_core.relay.downstream import Downstream
 from router_core.relay.exchange import Exchange
 from router_core.relay.handshakes import HandshakeFailures
 from router_core.relay.origin import Origin, UpstreamLimits
@@ -29,6 +29,7 @@ class DownstreamLimits:
 
     Attributes:
         max_connections: Clients at a time; above it 503.
+        max_turned_away: So many above it at a time; the rest are cut off without a word.
         max_head_bytes: Above it 431.
         max_body_bytes: Above it 413.
         head_timeout_s: For a whole head, from its first byte.
@@ -40,6 +41,7 @@ class DownstreamLimits:
     """
 
     max_connections: int = 16384
+    max_turned_away: int = 256
     max_head_bytes: int = 65536
     max_body_bytes: int = 536_870_912
     head_timeout_s: float = 30.0
@@ -135,13 +137,17 @@ class RelayServer:
             self._server = listener = TlsListener(
                 tls,
                 make=lambda: Downstream(self),
-                has_room=lambda others: len(self.connections) + others < self.limits.max_connections + TURNED_AWAY,
+                has_room=self._has_room,
                 failures=self.handshake_failures,
                 loop=self._loop,
             )
             bound = await listener.open(host, port, _BACKLOG)
         self._sweep_handle = self._loop.call_later(_SWEEP_S, self._sweep)
         return bound[0], bound[1]
+
+    def _has_room(self, others: int) -> bool:
+        limits = self.limits
+        return len(self.connections) + others < limits.max_connections + limits.max_turned_away
 
     def origin(self, base_url: str) -> Origin:
         """Return the way to a worker, the same one each time."""

@@ -65,7 +65,10 @@ class RouterProcess:
 
 @contextlib.asynccontextmanager
 async def router_process(
-    *arguments: str, folder: Path | None = None, settings: Mapping[str, str] | None = None
+    *arguments: str,
+    folder: Path | None = None,
+    settings: Mapping[str, str] | None = None,
+    files: int | None = None,
 ) -> AsyncIterator[RouterProcess]:
     """Start `router-core serve` with these arguments; it is killed at the end if it still runs.
 
@@ -73,11 +76,13 @@ async def router_process(
         *arguments: What follows `serve`.
         folder: Its working directory.
         settings: Environment variables without their prefix, such as `LIMITS__SHUTDOWN_GRACE_S`.
+        files: How many files it may have open; None for as many as this process.
     """
+    limited = () if files is None else ("sh", "-c", f'ulimit -n {files}; exec "$@"', "sh")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
     environment |= {_PREFIX + name: value for name, value in (settings or {}).items()}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "router_core", "serve", *arguments),
+        *(*limited, sys.executable, "-m", "router_core", "serve", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -100,6 +105,7 @@ async def listening_router(
     settings: Mapping[str, str] | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    files: int | None = None,
 ) -> AsyncIterator[RouterProcess]:
     """Start a router before these workers and wait until it listens and all of them are healthy.
 
@@ -109,7 +115,7 @@ async def listening_router(
     arguments = ["--host", host, "--port", str(port), "--policy", policy]
     if worker_urls:
         arguments += ["--worker-urls", *worker_urls]
-    async with router_process(*arguments, folder=folder, settings=settings) as router:
+    async with router_process(*arguments, folder=folder, settings=settings, files=files) as router:
         line = await router.read_until("listening on ")
         router.url = re.search(r"listening on (\S+),", line).group(1)
         for _ in worker_urls:

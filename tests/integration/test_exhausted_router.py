@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import collections
 import contextlib
 import json
 import re
@@ -10,7 +12,7 @@ import resource
 import pytest
 
 from .router_process import RouterProcess, listening_router
-from .support import RawClient
+from .support import STATE_TIMEOUT_S, RawClient
 
 pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process: Linux alone")
 
@@ -77,6 +79,42 @@ async def test_a_router_without_files_says_so_and_blames_no_worker(simulated_eng
         assert len(said) == 1
         assert f"no connection to {url}: the router has as many files open as it may; raise that (ulimit -n)" in said[0]
         assert not [line for line in router.lines if "unhealthy" in line or "circuit" in line]
+
+
+async def test_a_router_with_few_files_serves_as_many_clients_as_it_has_files_for(simulated_engine):
+    async with (
+        simulated_engine() as engine,
+        listening_router(engine.url, files=64) as router,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        clients = [await stack.enter_async_context(await RawClient.connect(router.url)) for _ in range(100)]
+        for client in clients:
+            client.send()
+        answers = collections.Counter(await asyncio.gather(*map(answered_or_cut, clients)))
+        assert set(answers) <= {(200, ""), (503, "too_many_connections"), None}
+        assert answers[200, ""] >= 15
+        assert sum("only 64 files may be open" in line for line in router.lines) == 1
+        for client in clients:
+            client.hang_up()
+        await until_served(router.url)
+
+
+async def answered_or_cut(client: RawClient) -> tuple[int, str] | None:
+    """Return status and code of an answer, None if the connection was cut."""
+    try:
+        return (await answered(client))[:2]
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return None
+
+
+async def until_served(url: str) -> None:
+    """Return once a new client is."""
+    answer = None
+    async with asyncio.timeout(STATE_TIMEOUT_S):
+        while answer != (200, ""):
+            async with await RawClient.connect(url) as client:
+                client.send()
+                answer = await answered_or_cut(client)
 
 
 async def test_a_pair_whose_legs_cannot_be_sent_blames_neither_worker(simulated_engine):
