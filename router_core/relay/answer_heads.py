@@ -15,6 +15,7 @@ from router_core.relay.head_fields import END_OF_HEAD, REASONS, name_of, nominat
 
 MAX_ANSWER_HEAD_BYTES = 65536
 MAX_INTERIM_ANSWERS = 100
+_BEGINNING = b"HTTP/"
 _SWITCHING_PROTOCOLS = 101
 _BODILESS = frozenset({204, 304})
 # Fields that speak of one connection or of framing; we set our own.
@@ -180,6 +181,9 @@ def read_heads(data: bytes, interims_before: int = 0) -> AnswerHeads:
         if end < 0:
             if len(data) >= MAX_ANSWER_HEAD_BYTES:
                 raise BadAnswerError(f"the worker's answer head is over {MAX_ANSWER_HEAD_BYTES} bytes")
+            # Who speaks something else may greet and wait, and its head would never be whole.
+            if not _BEGINNING.startswith(data.lstrip(b"\r\n")[: len(_BEGINNING)]):
+                raise BadAnswerError("the worker's answer is no HTTP")
             return AnswerHeads(interim, None, b"", data)
         end += len(END_OF_HEAD)
         wire = data[:end]

@@ -75,10 +75,15 @@ async def test_an_answer_that_would_end_by_close_is_not_closed_in_good_order_whe
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         b"\r\n\r\n",
+        b"220 mail.example ESMTP\r\n",
+        b"\x15\x03\x01\x00\x02\x02F",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000,
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
     ],
-    ids=["garbage", "TLS", "a bad header", "two lengths", "length and coding", "101", "nothing", "endless", "too long"],
+    ids=[
+        *("garbage", "TLS", "a bad header", "two lengths", "length and coding", "101", "nothing"),
+        *("a greeting", "a TLS alert", "endless", "too long"),
+    ],
 )
 async def test_a_head_that_cannot_be_relayed_is_answered_for_and_its_connection_dropped(relay, sent):
     async with ScriptedServer([Read(), Send(sent), WaitForPeer()]) as worker, relay(worker.url) as router:
