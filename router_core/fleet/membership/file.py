@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _UNSETTLED_NS = 2_000_000_000
 """A file changed this recently may change again without its time stamp telling; coarse file systems count seconds."""
 
+_SENTENCES = 3  # more would say the same again
+
 _Signature = tuple[int, int, int, int]
 
 
@@ -104,7 +106,7 @@ class FileMembership:
         content = await asyncio.to_thread(self._read_if_changed)  # a file system may hang
         if content is None or (content == self._content and self._complaint is None):
             return None
-        specs = _parse(self._config.path, content)
+        specs = await asyncio.to_thread(_parse, self._config.path, content)  # of a thousand workers it takes long
         self._complaint = None
         is_new = content != self._content
         self._content = content
@@ -154,14 +156,18 @@ def _parse(path: Path, content: bytes) -> tuple[WorkerSpec, ...]:
     try:
         return tuple(entry.to_spec() for entry in worker_entries.validate_python(listed))
     except ValidationError as error:
-        raise _InvalidFileError("; ".join(_sentences(error))) from error
+        sentences = _sentences(error)
+        if len(sentences) > _SENTENCES:
+            sentences[_SENTENCES:] = [f"and {len(sentences) - _SENTENCES} more"]
+        raise _InvalidFileError("; ".join(sentences)) from error
 
 
 def _sentences(error: ValidationError) -> list[str]:
     sentences = []
     for problem in error.errors(include_url=False):
         place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
+        is_unknown = problem["type"] == "extra_forbidden"
+        message = "is unknown; remove it" if is_unknown else problem["msg"].removeprefix("Value error, ")
         sentences.append(f"{place.removeprefix('.')}: {message}" if place else message)
     return sentences
 

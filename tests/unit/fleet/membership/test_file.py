@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import json
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from router_core.contract.errors import StartupError
 from router_core.contract.membership import WorkerSpec
@@ -150,7 +152,8 @@ async def test_a_mounted_config_map_is_followed_through_its_symlinks(tmp_path: P
         (f"- {B}\n- nonsense\n", "[1].url: 'nonsense' lacks http"),
         (f"workers: [{B}]\n", "it is not a list"),
         (f"- {B}\n- {B}\n", "stands there more than once"),
-        (f"- {{url: {B}, port: 3}}\n", "[0].port: Extra inputs"),
+        (f"- {{url: {B}, port: 3}}\n", "[0].port: is unknown; remove it; the last"),
+        ("- a\n" * 9, "[2].url: 'a' lacks http:// or https://; write 'http://a'; and 6 more; the last"),
         ("\x00", "is not YAML"),
     ],
 )
@@ -188,6 +191,21 @@ async def test_a_file_that_vanishes_and_returns_unchanged_changes_nothing(
         await looks.look()
         assert len(looks.reports) == 1
     assert caplog.text.count("No such file") == 1
+
+
+async def test_requests_go_on_while_a_long_list_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    readers = []
+    read = yaml.safe_load
+    monkeypatch.setattr(yaml, "safe_load", lambda text: readers.append(threading.current_thread()) or read(text))
+    path = tmp_path / "w.yaml"
+    path.write_text(f"- {A}\n")
+    looks = Looks(path)
+    async with looks.following():
+        replace(path, f"- {A}\n- {B}\n")
+        await looks.look()
+        assert looks.urls == [A, B]
+    assert len(readers) == 2
+    assert threading.current_thread() not in readers
 
 
 async def test_a_missing_file_is_an_error_at_start(tmp_path: Path):
