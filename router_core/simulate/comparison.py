@@ -78,6 +78,7 @@ def compare(
 
     Raises:
         StartupError: A policy cannot be had, or cannot start.
+        RunFailedError: One of several processes died, or a run in it raised.
     """
     slo = Slo() if slo is None else slo
     contenders = [_contender(policy) for policy in policies]

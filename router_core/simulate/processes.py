@@ -16,6 +16,10 @@ from router_core.simulate.replay import Replay
 from router_core.simulate.scenario import Scenario
 
 
+class RunFailedError(Exception):
+    """A run came to no end; says which one and why."""
+
+
 def run_apart(
     scenario: Scenario,
     runs: Sequence[tuple[Contender, int]],
@@ -33,7 +37,7 @@ def run_apart(
 
     Raises:
         StartupError: A policy cannot be had, or cannot start.
-        RuntimeError: A process died, or a run raised; says which run and why.
+        RunFailedError: A process died, or a run raised.
     """
     context = multiprocessing.get_context("spawn")
     records: list[RunRecord | None] = [None] * len(runs)
@@ -57,9 +61,10 @@ def run_apart(
                     news = ready.recv()
                 except EOFError:
                     process.join()
-                    raise RuntimeError(
-                        f"policy {contender.label}, seed {seed}: its process ended with code {process.exitcode}"
-                    ) from None
+                    code = process.exitcode or 0
+                    end = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+                    remedy = "; give fewer --jobs if there was too little memory" if code == -signal.SIGKILL else ""
+                    raise RunFailedError(f"policy {contender.label}, seed {seed}: its process {end}{remedy}") from None
                 if isinstance(news, float):
                     shares[index] = news
                 elif isinstance(news, RunRecord):
@@ -71,7 +76,7 @@ def run_apart(
                 elif isinstance(news, tuple):
                     raise StartupError(news)
                 else:
-                    raise RuntimeError(f"policy {contender.label}, seed {seed}: {news}")
+                    raise RunFailedError(f"policy {contender.label}, seed {seed}: {news}")
                 if progress is not None:
                     progress(sum(shares) / len(shares))
     finally:

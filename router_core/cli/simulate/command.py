@@ -20,6 +20,7 @@ from router_core.simulate.comparison import compare
 from router_core.simulate.contender import YARDSTICKS, Contender
 from router_core.simulate.fleet_plan import EnginePlan, FleetPlan
 from router_core.simulate.plugin import Plugin
+from router_core.simulate.processes import RunFailedError
 from router_core.simulate.report_html import html_report
 from router_core.simulate.report_json import json_report
 from router_core.simulate.report_text import text_report
@@ -36,7 +37,7 @@ def run(parsed: argparse.Namespace) -> int:
     """Simulate and report.
 
     Returns:
-        0; 1 when a policy broke the contract while it ran.
+        0; 1 when a policy broke the contract while it ran, or a run came to no end.
 
     Raises:
         StartupError: Something given cannot be used, and nothing was simulated; or the page cannot be written.
@@ -62,16 +63,20 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.load is not None:
         scenario = replace(scenario, rate=parsed.load * _saturation(scenario))
     runs = len(contenders) * parsed.seeds
-    with ProgressBar(f"{runs} run{'s' if runs > 1 else ''}") as progress:
-        comparison = compare(
-            scenario,
-            contenders,
-            seeds=parsed.seeds,
-            slo=Slo(parsed.slo_ttft, parsed.slo_inter_token),
-            warm_up=parsed.warm_up,
-            jobs=parsed.jobs or min(os.cpu_count() or 1, runs),
-            progress=progress,
-        )
+    try:
+        with ProgressBar(f"{runs} run{'s' if runs > 1 else ''}") as progress:
+            comparison = compare(
+                scenario,
+                contenders,
+                seeds=parsed.seeds,
+                slo=Slo(parsed.slo_ttft, parsed.slo_inter_token),
+                warm_up=parsed.warm_up,
+                jobs=parsed.jobs or min(os.cpu_count() or 1, runs),
+                progress=progress,
+            )
+    except RunFailedError as error:
+        print(f"router-core: error: {error}", file=sys.stderr)
+        return FAULTY
     print(json.dumps(json_report(comparison), indent=2) if parsed.json else text_report(comparison), flush=True)
     if parsed.html is not None:  # last: the figures are worth more than the page
         try:

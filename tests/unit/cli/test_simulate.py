@@ -238,3 +238,29 @@ def test_ctrl_c_reaches_the_command_alone_and_not_its_processes(tmp_path):
     two = ["--seeds", "2", "--jobs", "2", "--workload", "bursts:{requests: 10}"]
     assert main(["simulate", "--policy", "masked:Reports", "--app-dir", str(tmp_path), *two]) == 0
     assert (tmp_path / "mask").read_text() == "True"
+
+
+DIES = """
+import os
+from router_core.api import hookimpl
+class Dies:
+    @hookimpl
+    def select_single(self, workers):
+        os.{how}
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("_exit(9)", "its process ended with code 9"),
+        ("kill(os.getpid(), 9)", "its process was ended by signal 9; give fewer --jobs if there was too little memory"),
+    ],
+)
+def test_a_run_whose_process_ends_is_told_of_in_one_line(capsys, tmp_path, how, said):
+    (tmp_path / "dying.py").write_text(DIES.format(how=how))
+    two = ["--seeds", "2", "--jobs", "2", "--workload", "bursts:{requests: 10}"]
+    assert main(["simulate", "--policy", "dying:Dies", "--app-dir", str(tmp_path), *two]) == 1
+    shown = capsys.readouterr()
+    assert f"router-core: error: policy dying:Dies, seed 0: {said}\n" in shown.err.replace("seed 1", "seed 0")
+    assert "Traceback" not in shown.err
