@@ -101,6 +101,19 @@ def test_a_credit_is_not_lessened_by_the_queues_of_others():
     assert quote.credit == pytest.approx(0.2)
 
 
+def test_a_prompt_goes_where_it_drives_nothing_out_that_may_be_asked_for_again():
+    harness = make_harness(2, cache_tokens=20_000, **GIVEN)
+    homes = Counter(serve(harness, place(harness, "often", 3000 + 100 * turn), decode_s=1).url for turn in range(40))
+    (home,) = homes
+    states = {state.url: state for state in harness.policy._states.values()}
+    harness.pool.advance(60.0)
+    for number in range(10):  # others find no room there but what is held for those that come again
+        states[home].fill, states[home].return_rate, states[home].other_rate = 1.0, 0.0, 0.0
+        assert serve(harness, place(harness, f"new {number}", 1000)).url != home
+        states[home].fill = 0.0
+        harness.pool.advance(60.0)
+
+
 def test_a_choice_is_explained_by_parts_that_add_up():
     harness = make_harness(2)
     serve(harness, place(harness, "known", 3000), prefill_s=0.3, decode_s=60)

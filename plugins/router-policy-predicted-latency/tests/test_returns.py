@@ -18,6 +18,11 @@ def look(returns, states, seconds=TICK_S):
         returns.look(states)
 
 
+def arrive(state, count):
+    for _ in range(count):
+        state.arrived()
+
+
 def converse(returns, states, away_s, rounds=40):
     """Have conversations that always come back after the same time to the first worker."""
     for number in range(rounds):
@@ -90,7 +95,7 @@ def test_the_rate_of_others_is_right_from_the_first_second_and_fades_in_minutes(
     returns, states = Returns(), make_states()
     here, there = states
     for _ in range(4):
-        here.arrivals = 5
+        arrive(here, 5)
         look(returns, states)
     assert here.other_rate == pytest.approx(10.0)
     assert there.other_rate == 0.0
@@ -102,16 +107,42 @@ def test_the_rate_of_others_is_right_from_the_first_second_and_fades_in_minutes(
 def test_a_pool_in_which_nothing_happens_forgets_no_rate():
     returns, states = Returns(), make_states()
     for _ in range(20):
-        states[0].arrivals = 3
+        arrive(states[0], 3)
         look(returns, states)
     look(returns, states, 3600.0)
     assert states[0].other_rate == pytest.approx(6.0)
 
 
+def test_a_burst_is_seen_while_it_lasts_and_not_for_longer():
+    returns, states = Returns(), make_states()
+    here, there = states
+    here.flights = there.flights = 1
+    for _ in range(600):
+        arrive(here, 1)
+        arrive(there, 1)
+        look(returns, states)
+    assert here.other_rate == pytest.approx(2.0)
+    arrive(here, 40)
+    assert here.other_rate > 15.0  # at once, not at the next look
+    assert there.other_rate == pytest.approx(2.0)
+    look(returns, states, 10.0)
+    assert here.other_rate < 3.0
+
+
+def test_two_or_three_at_once_are_no_burst():
+    returns, states = Returns(), make_states()
+    for _ in range(600):
+        arrive(states[0], 1)
+        look(returns, states)
+    arrive(states[0], 3)
+    assert states[0].other_rate == pytest.approx(2.0)
+
+
 def test_a_newcomer_counts_as_if_it_had_had_its_share():
     returns, states = Returns(), make_states(3)
     for _ in range(600):
-        states[0].arrivals = states[1].arrivals = 2
+        for state in states[:2]:
+            arrive(state, 2)
         look(returns, states[:2])
     returns.newcomer(states[2], states[:2])
     assert states[2].other_rate == pytest.approx(4.0)

@@ -5,9 +5,9 @@ cost(w) = max(backlog, memory_wait) + start + weight * x + decode terms - credit
 - x: predicted seconds to prefill what w does not have of the prompt;
 - backlog: predicted seconds until the prefills sent to w before are over;
 - memory_wait: how long until enough memory is free, if the prompt and its answer do not fit beside what runs;
-- weight = 1 + hit rate + requests a second that come meanwhile * min(backlog + part of x, elsewhere): every second of
-  prefill also holds them up, and drives out what others would have found in the cache. Conversations that are expected
-  back on w and all others are told apart;
+- weight = 1 + 1.5 * hit rate * how full w's cache is + requests a second that come meanwhile * min(backlog + part of x,
+  elsewhere): every second of prefill also drives out what others would have found in the cache, and holds up those that
+  come. Conversations that are expected back on w and all others are told apart;
 - elsewhere: what it costs to go to another worker, so the longest anyone is held up; for a conversation also to compute
   there what it would have found here. Without that bound the worker that others avoid for its backlog, and that
   therefore holds up nobody, would be the cheapest for every long prompt;
@@ -32,6 +32,10 @@ from router_policy_predicted_latency.worker_state import WorkerState
 
 _OWN_SHARE = 0.4
 """Share of its own prefill in which others come and wait; found best, theory says a half."""
+
+_DRIVEN_OUT = 1.5
+"""How many seconds of prefill a second of it drives out of a full cache of which everything is asked for again; found
+best, theory says 1."""
 
 _HELD_UP = 0.75
 """How much longer each request that decodes takes for a second of prefill; found best, theory says 1."""
@@ -71,7 +75,7 @@ def cheapest(
         regret_s: What requests that began alike would have been spared if all had as much.
     """
     output_tokens = demand.output_tokens
-    base_weight = 1.0 + demand.hit_rate
+    driven_out = _DRIVEN_OUT * demand.hit_rate
     elsewhere_s = demand.elsewhere_s
     returns_elsewhere_s = elsewhere_s + demand.found_s
     mean_decoding = demand.decoding
@@ -117,7 +121,8 @@ def cheapest(
         held_up_s = backlog_s + _OWN_SHARE * prefill_s
         return_rate, other_rate = state.return_rate, state.other_rate
         weight = (
-            base_weight
+            1.0
+            + driven_out * state.fill
             + return_rate * (held_up_s if held_up_s < returns_elsewhere_s else returns_elsewhere_s)
             + other_rate * (held_up_s if held_up_s < elsewhere_s else elsewhere_s)
         )

@@ -144,7 +144,7 @@ class PredictedLatencyPolicy:
         if prefix:
             flight.last_block = prefix[-1]
         if not known_block or not self._returns.came(known_block):
-            flight.state.arrivals += 1
+            flight.state.arrived()
         flight.state.enqueue(flight, now)
         self._flights[request] = flight
         self._demand.placed(quote, prompt_tokens, cached)
@@ -263,7 +263,10 @@ class PredictedLatencyPolicy:
         return states
 
     def _expect(self) -> None:
-        self._returns.look(self._states.values())
+        states = self._states.values()
+        self._returns.look(states)
+        for state in states:
+            state.fill = min(1.0, self._index.tokens(state.url) / state.capacity_tokens)
 
     def _upkeep(self) -> None:
         pool, now = self._pool, self._pool.now()

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Collection
-from math import exp
+from math import exp, sqrt
 from operator import mul
 
-from router_policy_predicted_latency.worker_state import AWAY_TICKS, WorkerState
+from router_policy_predicted_latency.worker_state import AWAY_TICKS, BURST_S, WorkerState
 
 TICK_S = 0.5
 """How often to look, and how exactly times away are known."""
@@ -25,6 +25,9 @@ _AHEAD_TICKS = round(_AHEAD_S / TICK_S)
 
 _HORIZON_S = 60.0
 """How far back the rate of those who do not come back looks: as far as the same traffic goes on."""
+
+_UNLIKELY = 4.0
+"""By how many standard deviations the last seconds must exceed the last minute to be a burst."""
 
 _MEMORY_S = 600.0
 """What was learned of times away so long ago counts for a third."""
@@ -100,10 +103,14 @@ class Returns:
         keep = exp(-TICK_S / _HORIZON_S) if flights or arrivals else 1.0
         added = 1 - keep
         self._watched = keep * self._watched + added
+        fade = exp(-TICK_S / BURST_S)
         for state in states:
             state.arrival_sum = keep * state.arrival_sum + added * state.arrivals / TICK_S
             state.arrivals = 0
-            state.other_rate = state.arrival_sum / self._watched if self._watched else 0.0
+            rate = state.arrival_sum / self._watched if self._watched else 0.0
+            state.burst_rate *= fade
+            state.burst_from = _burst_from(rate)
+            state.other_rate = rate if state.burst_rate <= state.burst_from else state.burst_rate
             state.return_rate = soon_rate * state.flights
             if chances is not None:
                 state.return_rate += sum(map(mul, state.away, chances)) / _AHEAD_S
@@ -117,6 +124,7 @@ class Returns:
         if peers:
             state.other_rate = sum(peer.other_rate + peer.return_rate for peer in peers) / len(peers)
             state.arrival_sum = state.other_rate * self._watched
+        state.burst_from = _burst_from(state.other_rate)
 
     def _learn(self, flights: int) -> None:
         keep = exp(-TICK_S / _MEMORY_S)
@@ -154,3 +162,8 @@ class Returns:
             if away[last_block][1] > oldest:
                 break
             del away[last_block]
+
+
+def _burst_from(rate: float) -> float:
+    """Return what a rate of the last seconds must exceed to say more than that of the last minute."""
+    return rate + _UNLIKELY * sqrt((rate + 1 / BURST_S) / (2 * BURST_S))

@@ -21,6 +21,9 @@ _LONGEST_PENALTY_S = 30.0
 _EXTRA_SHARE = 0.05
 """Share of each first token in the mean of what prefills take longer than predicted."""
 
+BURST_S = 2.0
+"""How far back a burst of requests is looked for."""
+
 AWAY_TICKS = 128
 """How long conversations are remembered after their answer."""
 
@@ -52,10 +55,13 @@ class WorkerState:
         flights: Requests there, in any phase.
         prompt_tokens: Tokens of their prompts.
         away: Conversations that were answered there and may come back, by how long ago.
-        arrivals: Requests sent there of late that no conversation was expected to send.
+        arrivals: Requests sent there since the last look that are no conversation's next turn.
         arrival_sum: Those before, fading.
+        burst_rate: How many of them a second in the last seconds.
+        burst_from: From what rate on it is no chance: it holds then, not that of the last minute.
         return_rate: How many requests a second are expected of conversations that are there.
         other_rate: How many of all others.
+        fill: Share of its cache that is in use, as believed.
         is_suspect: Whether it was away or broken: its cache may be lost.
     """
 
@@ -77,8 +83,11 @@ class WorkerState:
         "away",
         "arrivals",
         "arrival_sum",
+        "burst_rate",
+        "burst_from",
         "return_rate",
         "other_rate",
+        "fill",
         "is_suspect",
         "_pending",
         "_head_since",
@@ -112,7 +121,9 @@ class WorkerState:
         self.prompt_tokens = 0
         self.away = deque([0] * AWAY_TICKS, AWAY_TICKS)
         self.arrivals = 0
-        self.arrival_sum = self.return_rate = self.other_rate = 0.0
+        self.arrival_sum = self.burst_rate = self.burst_from = 0.0
+        self.return_rate = self.other_rate = 0.0
+        self.fill = 0.0
         self.is_suspect = False
         self._pending: deque[Flight] = deque()
         self._head_since = 0.0
@@ -148,6 +159,13 @@ class WorkerState:
         return max(rest_s + (late_s if late_s > 0 else 0.0), penalty_s)
 
     # --- following requests ---
+
+    def arrived(self) -> None:
+        """A request is sent there that is no conversation's next turn."""
+        self.arrivals += 1
+        self.burst_rate += 1 / BURST_S
+        if self.burst_rate > self.burst_from:
+            self.other_rate = self.burst_rate
 
     def enqueue(self, flight: Flight, now: float) -> None:
         """A request is sent there for its prefill."""
