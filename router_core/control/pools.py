@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import orjson
 from aiohttp import web
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from router_core.config import PolicySelection
+from router_core.config.wording import dotted, what_is_wrong
 from router_core.contract.errors import StartupError
 from router_core.control.health import PolicyStatus, ProbedPool, json_response
 
@@ -56,7 +58,7 @@ class PoolHandlers:
         except orjson.JSONDecodeError as error:
             return _refused([f"the body is not JSON ({error}); send one such as {_EXAMPLE}"])
         except ValidationError as error:
-            return _refused([_sentence(each["loc"], each["msg"]) for each in error.errors(include_url=False)])
+            return _refused([_sentence(each) for each in error.errors(include_url=False)])
         except StartupError as error:
             return _refused(error.problems)
         return json_response(self._facts(pool))
@@ -70,8 +72,9 @@ class PoolHandlers:
         }
 
 
-def _sentence(location: Sequence[object], message: str) -> str:
-    return f"{'.'.join(map(str, ('policy', *location)))}: {message}"
+def _sentence(details: ErrorDetails) -> str:
+    location = ("policy", *details["loc"])
+    return f"{dotted(location)}: {what_is_wrong(details, location)}"
 
 
 def _refused(problems: Sequence[str]) -> web.Response:

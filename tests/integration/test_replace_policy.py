@@ -101,8 +101,13 @@ async def test_a_request_under_way_completes_with_the_policy_that_placed_it(simu
     [
         ({"name": "no_such_policy"}, "no_such_policy"),
         ({"name": "round_robin", "options": {"nonsense": 1}}, "nonsense"),
-        ({"name": "round_robin", "fallback": "sometimes"}, "policy.fallback"),
-        ([], "policy"),
+        (
+            {"name": "round_robin", "fallback": "sometimes"},
+            "policy.fallback: 'sometimes' does not fit; give one of least_loaded, fail",
+        ),
+        ({"name": "round_robin", "option": {}}, "policy.option: unknown setting; did you mean 'options'?"),
+        ({"name": "round_robin", "options": 5}, "policy.options: 5 does not fit; give a mapping"),
+        ([], "policy: [] does not fit; give a mapping"),
         ({}, 'policy.name: is missing; name the policy, such as {"name": "round_robin"}'),
         ({"fallback": "fail"}, "policy.name: is missing"),
         ({"options": {"tag": "new"}}, "policy.name: is missing"),
