@@ -265,8 +265,11 @@ class PredictedLatencyPolicy:
     def _expect(self) -> None:
         states = self._states.values()
         self._returns.look(states)
-        for state in states:
-            state.fill = min(1.0, self._index.tokens(state.url) / state.capacity_tokens)
+        # How much a cache holds is learned late. Until then it may be as small as what the fullest of them has.
+        held = [self._index.tokens(state.url) for state in states]
+        most = max(held, default=0)
+        for state, tokens in zip(states, held, strict=True):
+            state.fill = min(1.0, tokens / min(state.capacity_tokens, most)) if tokens else 0.0
 
     def _upkeep(self) -> None:
         pool, now = self._pool, self._pool.now()

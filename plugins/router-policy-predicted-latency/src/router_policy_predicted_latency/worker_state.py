@@ -61,7 +61,7 @@ class WorkerState:
         burst_from: From what rate on it is no chance: it holds then, not that of the last minute.
         return_rate: How many requests a second are expected of conversations that are there.
         other_rate: How many of all others.
-        fill: Share of its cache that is in use, as believed.
+        fill: How full its cache is, from 0 to 1; next to the fullest one's while its size is not known.
         is_suspect: Whether it was away or broken: its cache may be lost.
     """
 
