@@ -86,6 +86,8 @@ class Prompt(Protocol):
     @property
     def input_tokens(self) -> int: ...
     @property
+    def text_tokens(self) -> int: ...
+    @property
     def user(self) -> str | None: ...
     @property
     def session(self) -> str | None: ...
@@ -117,6 +119,11 @@ class LiteralPrompt:
         return self.model, self.lora, self.cache_salt
 
     @property
+    def text_tokens(self) -> int:
+        """The same as `input_tokens`: it is known."""
+        return self.input_tokens
+
+    @property
     def prefix(self) -> tuple[int, ...]:
         """Hashed anew each time; the request keeps them."""
         return chained_block_hashes(self.text, self.namespace)
@@ -132,7 +139,8 @@ class RoutingRequest:
         id: Names the request in logs and traces.
         leg: Single, or which leg of a pair is being placed.
         attempt: 1 for the first try.
-        input_tokens: Estimated prompt tokens, about four bytes of body each; never a tokenizer's count.
+        input_tokens: Estimated prompt tokens, never a tokenizer's count: four bytes of `text` each, as `prefix` counts,
+            for a policy that needs one of them; else four bytes of the body.
         headers: The request headers declared as `header:<name>` needs, by lower-case name.
         reason: What the policy last gave to `explain`, or None.
         reason_parts: The figures it gave with it.
@@ -164,7 +172,8 @@ class RoutingRequest:
         self.id = id
         self.leg = leg
         self.attempt = attempt
-        self.input_tokens = prompt.input_tokens
+        # A body is larger than its text, several times if it escapes it: beside `prefix` that would pass for uncached.
+        self.input_tokens = prompt.text_tokens if "prefix" in needs or "text" in needs else prompt.input_tokens
         self.headers = headers
         self.reason: str | None = None
         self.reason_parts: Mapping[str, object] = _NO_HEADERS

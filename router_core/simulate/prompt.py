@@ -19,7 +19,7 @@ _OWN = 1 << 63
 class TracePrompt:
     """Implements `Prompt`; text and prefix are made on first use, so a policy that needs neither pays for neither."""
 
-    __slots__ = ("_block_tokens", "_number", "_request", "input_tokens", "session", "user")
+    __slots__ = ("_block_tokens", "_number", "_request", "input_tokens", "session", "text_tokens", "user")
 
     model: str | None = None
     lora: str | None = None
@@ -37,7 +37,7 @@ class TracePrompt:
         self._request = request
         self._block_tokens = block_tokens
         self._number = number
-        self.input_tokens = request.prompt_tokens
+        self.input_tokens = self.text_tokens = request.prompt_tokens
         self.session = request.session
         self.user = request.user
 

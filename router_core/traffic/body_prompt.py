@@ -38,6 +38,13 @@ class BodyPrompt:
         return len(self._body) // BYTES_PER_TOKEN
 
     @property
+    def text_tokens(self) -> int:
+        """A fourth of the bytes of `text`, which is what `prefix` cuts into blocks."""
+        text = self.text
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        return size // BYTES_PER_TOKEN
+
+    @property
     def user(self) -> str | None:
         """`user` (OpenAI) or `metadata.user_id` (Anthropic)."""
         return self._string("user") or _string(self.fields.get("metadata"), "user_id")

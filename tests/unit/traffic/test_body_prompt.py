@@ -1,10 +1,14 @@
 """What a request's body says of itself, in every dialect, and that no body can do harm."""
 
+import json
+
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router_core.contract.prefix import BLOCK_TOKENS, prefix_tokens
+from router_core.contract.request import RoutingRequest
 from router_core.relay.request_head import RequestHead
 from router_core.traffic.body_prompt import BodyPrompt
 
@@ -200,6 +204,32 @@ def test_any_json_object_has_a_text_and_facts(fields):
 @given(st.binary(max_size=200))
 def test_any_bytes_have_a_text(body):
     assert isinstance(prompt_of(body).text, str)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        orjson.dumps({"prompt": "Why is the sky blue? " * 1000}),
+        orjson.dumps({"prompt": "Почему небо синее? " * 1000}),
+        json.dumps({"prompt": "Почему небо синее? " * 1000}).encode(),
+        json.dumps({"prompt": '\n\t"' * 7000}).encode(),
+        json.dumps({"prompt": list(range(5000))}).encode(),
+        json.dumps({"messages": [{"role": "user", "content": "hi" * 9000}], "tools": ["x" * 60_000]}).encode(),
+    ],
+    ids=["ascii", "utf-8", "escaped letters", "escaped signs", "token ids", "tools"],
+)
+def test_tokens_are_counted_as_the_prefix_counts_them(body):
+    request = RoutingRequest("r", prompt_of(body), needs=frozenset({"prefix"}))
+    shared = prefix_tokens(len(request.prefix))
+    assert shared <= request.input_tokens < shared + BLOCK_TOKENS
+    assert request.next_attempt().input_tokens == request.input_tokens
+
+
+def test_without_a_need_for_the_text_tokens_are_counted_by_the_body():
+    body = json.dumps({"prompt": "Почему небо синее? " * 1000}).encode()
+    prompt = prompt_of(body)
+    assert RoutingRequest("r", prompt).input_tokens == len(body) // 4
+    assert prompt._fields is None
 
 
 def test_the_body_is_not_parsed_for_its_length():
