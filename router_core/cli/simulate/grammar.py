@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from router_core.cli.simulate.arguments import MOST_WORKERS
 from router_core.contract.errors import StartupError
 from router_core.contract.worker import WorkerRole
 from router_core.engine_model.presets import PRESETS
@@ -18,7 +19,7 @@ from router_core.simulate.scenario import KeyField
 from router_core.simulate.synthetic import synthetic
 from router_core.simulate.trace import Trace
 
-_ENGINE = re.compile(r"(?:(?P<count>\d+)\s*[*x]\s*)?(?P<preset>\w+)")
+_ENGINE = re.compile(r"(?:(?P<count>\d{1,18})\s*[*x]\s*)?(?P<preset>\w+)")
 _FAILURE = re.compile(r"(?P<worker>\d+)@(?P<at>\d+(?:\.\d+)?)(?:\+(?P<back>\d+(?:\.\d+)?))?")
 _HEADER = re.compile(r"(?P<name>[A-Za-z0-9!#$%&'*+.^_`|~-]+)=(?P<key>session|user)")
 _AMOUNT = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kKmM]?)")
@@ -31,6 +32,8 @@ def read_engines(flag: str, text: str, role: WorkerRole, cache_tokens: int | Non
     match = _ENGINE.fullmatch(name)
     if match is None or not (count := int(match["count"] or 1)):
         raise StartupError([f"{flag} {text}: cannot be read; write [COUNT*]PRESET[:{{CONSTANT: VALUE, ...}}]"])
+    if count > MOST_WORKERS:
+        raise StartupError([f"{flag} {text}: {count:,} are too many; give up to {MOST_WORKERS:,}"])
     constants = PRESETS.get(match["preset"])
     if constants is None:
         raise StartupError([f"{flag} {text}: unknown preset {match['preset']!r}; give one of {', '.join(PRESETS)}"])
