@@ -25,12 +25,12 @@ _BLOCKS_END = 2**62
 def read_trace(path: str | os.PathLike[str], *, block_tokens: int | None = None, requests: int | None = None) -> Trace:
     """Read a trace.
 
-    The block size comes from `block_tokens`, else from a first line `{"block_size": ...}`, else from the file beside it
-    with the ending `.meta.json`, else it is 512. Turns with `think_ms` make it a closed loop.
+    The block size comes from a first line `{"block_size": ...}`, else from the file beside it with the ending
+    `.meta.json`, else it is `block_tokens`, else 512. Turns with `think_ms` make it a closed loop.
 
     Args:
         path: The file; gzip is recognised by its content.
-        block_tokens: Tokens in a block of `hash_ids`.
+        block_tokens: Tokens in a block of `hash_ids`, if the trace does not tell.
         requests: Read no more than this many.
 
     Raises:
@@ -40,8 +40,7 @@ def read_trace(path: str | os.PathLike[str], *, block_tokens: int | None = None,
     try:
         with open_text(path) as lines:
             head, rows = _split_head(path, lines)
-            if block_tokens is None:
-                block_tokens = _block_tokens(path, head)
+            block_tokens = _block_tokens(path, head, block_tokens)
             read = [_request(row, path, number, block_tokens) for number, row in islice(rows, requests)]
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -125,7 +124,7 @@ def _rows(path: Path, lines: IO[bytes]) -> Iterator[tuple[int, _Row]]:
         yield number, row
 
 
-def _block_tokens(path: Path, head: _Row) -> int:
+def _block_tokens(path: Path, head: _Row, given: int | None) -> int:
     place = f"{path}:1"
     size: object = head.get("block_size")
     if size is None:
@@ -138,9 +137,16 @@ def _block_tokens(path: Path, head: _Row) -> int:
             except (orjson.JSONDecodeError, AttributeError) as error:
                 raise StartupError([f"{beside}: is no JSON object; mend or remove it"]) from error
     if size is None:
-        return DEFAULT_BLOCK_TOKENS
+        return DEFAULT_BLOCK_TOKENS if given is None else given
     if not isinstance(size, int) or size < 1:
         raise StartupError([f"{place}: block_size: {size!r} is no whole number above 0; give the tokens in a block"])
+    if given not in (None, size):
+        raise StartupError(
+            [
+                f"{place}: block_size: the trace has blocks of {size:,} tokens, not of {given:,} (--block-tokens); "
+                "leave the flag out, or make them larger with router-core trace convert"
+            ]
+        )
     return size
 
 

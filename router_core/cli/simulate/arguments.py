@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from router_core.contract.errors import StartupError
@@ -97,7 +98,7 @@ def _add_contenders(group: argparse._ArgumentGroup) -> None:
 def _add_fleet(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--workers", type=int, metavar="COUNT", help="equal engines (default: 4)")
-    add("--constants", choices=sorted(PRESETS), default="h100_8b", help="what they are (default: h100_8b)")
+    add("--constants", choices=sorted(PRESETS), help="what they are (default: h100_8b)")
     add(
         "--cache-tokens", metavar="TOKENS", help="KV cache of each engine, such as 400k or 1.6M (default: the preset's)"
     )
@@ -108,14 +109,12 @@ def _add_fleet(group: argparse._ArgumentGroup) -> None:
     add(
         "--transfer-ms",
         type=float,
-        default=5.0,
         metavar="MS",
         help="time a KV cache takes from prefill to decode (default: 5)",
     )
     add(
         "--transfer-token-us",
         type=float,
-        default=5.2,
         metavar="US",
         help="more time for each of its tokens (default: 5.2)",
     )
@@ -127,7 +126,7 @@ def _add_fleet(group: argparse._ArgumentGroup) -> None:
         help="a worker dies, and returns after",
     )
     add("--routers", type=int, default=1, metavar="COUNT", help="routers side by side (default: 1)")
-    add("--split", choices=["any", "session"], default="any", help="what decides on the router (default: any)")
+    add("--split", choices=["any", "session"], help="what decides on the router (default: any)")
     add("--telemetry-interval", type=float, default=1.0, metavar="SECONDS", help="between two readings (default: 1)")
     add("--retries", type=int, default=0, metavar="COUNT", help="how often a failed request is sent again (default: 0)")
 
@@ -163,7 +162,7 @@ def check_arguments(parsed: argparse.Namespace) -> None:
             problems.append(f"--{flag}: {value:g} is no number above 0; give one")
     for flag in ("think-cap", "jitter", "transfer-ms", "transfer-token-us", "slo-ttft", "slo-inter-token"):
         value = getattr(parsed, flag.replace("-", "_"))
-        if not value >= 0:
+        if value is not None and not value >= 0:
             problems.append(f"--{flag}: {value:g} is negative; give 0 or more")
     if not 0 <= parsed.warm_up < 1:
         problems.append(f"--warm-up: {parsed.warm_up:g} is no share from 0 to below 1; give one such as 0.1")
@@ -175,5 +174,20 @@ def check_arguments(parsed: argparse.Namespace) -> None:
         problems.append("--load: --rate is given too; give one of them")
     if parsed.trace is not None and parsed.workload is not None:
         problems.append("--workload: a trace is given too; give one of them")
+    problems += _without_effect(parsed)
     if problems:
         raise StartupError(problems)
+
+
+def _without_effect(parsed: argparse.Namespace) -> Iterator[str]:
+    """Tell which flags are given that nothing would come of; they are None if they are not."""
+    if not parsed.prefill and not parsed.decode:
+        for flag in ("transfer-ms", "transfer-token-us"):
+            if getattr(parsed, flag.replace("-", "_")) is not None:
+                yield f"--{flag}: no KV cache travels without pairs; give --prefill and --decode, or leave it out"
+    if parsed.split is not None and parsed.routers == 1:
+        yield "--split: there is one router only; give --routers 2 or more, or leave it out"
+    if parsed.constants is not None and (parsed.engine or parsed.prefill or parsed.decode):
+        yield "--constants: the engines are given one by one, with theirs; give one or the other"
+    if parsed.block_tokens is not None and parsed.trace is None:
+        yield "--block-tokens: a made-up trace has blocks of its own; give a trace, or leave it out"

@@ -55,7 +55,7 @@ def run(parsed: argparse.Namespace) -> int:
         jitter=parsed.jitter,
         think_cap_s=parsed.think_cap,
         routers=parsed.routers,
-        split=parsed.split,
+        split=parsed.split or "any",
         telemetry_s=parsed.telemetry_interval,
         retries=parsed.retries,
     )
@@ -120,17 +120,18 @@ def _fleet(parsed: argparse.Namespace) -> FleetPlan:
     if engines and parsed.workers is not None:
         raise StartupError(["--workers: the engines are given one by one; give one or the other"])
     if not engines:
-        constants = PRESETS[parsed.constants]
+        constants = PRESETS[parsed.constants or "h100_8b"]
         if cache_tokens is not None:
             constants = replace(constants, cache_tokens=cache_tokens)
         engines = [EnginePlan(constants)] * (4 if parsed.workers is None else parsed.workers)
+    transfer: dict[str, float] = {}
+    if parsed.transfer_ms is not None:
+        transfer["transfer_s"] = parsed.transfer_ms * 1e-3
+    if parsed.transfer_token_us is not None:
+        transfer["transfer_token_s"] = parsed.transfer_token_us * 1e-6
+    failures = tuple(read_failure(text, len(engines)) for text in parsed.fail)
     try:
-        return FleetPlan(
-            tuple(engines),
-            tuple(read_failure(text, len(engines)) for text in parsed.fail),
-            transfer_s=parsed.transfer_ms * 1e-3,
-            transfer_token_s=parsed.transfer_token_us * 1e-6,
-        )
+        return FleetPlan(tuple(engines), failures, **transfer)
     except ValueError as error:
         raise StartupError([f"the fleet: {error}"]) from error
 

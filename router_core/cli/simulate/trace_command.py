@@ -15,6 +15,15 @@ from router_core.simulate.trace import Trace
 from router_core.simulate.trace_file import read_trace, write_trace
 
 ACTIONS = ("inspect", "convert", "generate")
+_ACTIONS_OF = (
+    ("output", "--output", ("convert", "generate")),
+    ("format", "--from", ("convert",)),
+    ("block_tokens", "--block-tokens", ("inspect", "convert")),
+    ("tick", "--tick", ("convert",)),
+    ("seed", "--seed", ("convert",)),
+    ("json", "--json", ("inspect",)),
+)
+"""Flags that not every action heeds, with those that do."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="format",
         choices=list(READERS),
-        default="mooncake",
         help="convert: the format (default: mooncake)",
     )
     add("--block-tokens", type=int, metavar="TOKENS", help="convert: larger blocks; inspect: the size, if not told")
     add("--requests", type=int, metavar="COUNT", help="only the first so many starts")
-    add("--tick", type=float, default=0.0, metavar="SECONDS", help="convert mooncake: spread starts over such ticks")
-    add("--seed", type=int, default=0, help="convert: of what is made up (default: 0)")
+    add("--tick", type=float, metavar="SECONDS", help="convert mooncake: spread starts over such ticks")
+    add("--seed", type=int, help="convert: of what is made up (default: 0)")
     add("--json", action="store_true", help="inspect: print JSON")
 
 
@@ -62,8 +70,8 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.action == "generate":
         trace = read_workload(parsed.source[0])
     else:
-        read = READERS[parsed.format]
-        trace = read([Path(source) for source in parsed.source], seed=parsed.seed, tick_s=parsed.tick)
+        read = READERS[parsed.format or "mooncake"]
+        trace = read([Path(source) for source in parsed.source], seed=parsed.seed or 0, tick_s=parsed.tick or 0.0)
         if parsed.block_tokens is not None:
             trace = regroup(trace, parsed.block_tokens)
     trace = _cut(trace, parsed)
@@ -85,7 +93,12 @@ def _check(parsed: argparse.Namespace) -> None:
         value = getattr(parsed, flag)
         if value is not None and value < 1:
             problems.append(f"--{flag.replace('_', '-')}: {value} is too few; give at least 1")
-    if not parsed.tick >= 0:
+    for name, flag, actions in _ACTIONS_OF:
+        if getattr(parsed, name) not in (None, False) and parsed.action not in actions:
+            problems.append(f"{flag}: {parsed.action} does not heed it, only {' and '.join(actions)}; leave it out")
+    if parsed.tick is not None and parsed.format not in (None, "mooncake"):
+        problems.append(f"--tick: --from {parsed.format} does not heed it, only mooncake; leave it out")
+    if parsed.tick is not None and not parsed.tick >= 0:
         problems.append(f"--tick: {parsed.tick:g} is negative; give 0 or more")
     if parsed.action != "inspect" and parsed.output is None:
         problems.append(f"--output: {parsed.action} needs a file to write; give one such as trace.jsonl.gz")

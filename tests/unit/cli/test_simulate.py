@@ -153,6 +153,11 @@ def test_a_policy_in_a_file_takes_part_and_its_faults_show(capsys, tmp_path):
         (["--html", "."], "--html: . is a folder; name a file"),
         (["--observer", "metrik"], "did you mean 'metrics'"),
         (["--observer", "metrics:{"], "--observer metrics:{: cannot be read"),
+        (["--transfer-ms", "8"], "--transfer-ms: no KV cache travels without pairs; give --prefill and --decode"),
+        (["--transfer-token-us", "8"], "--transfer-token-us: no KV cache travels without pairs"),
+        (["--split", "session"], "--split: there is one router only; give --routers 2 or more"),
+        (["--constants", "fast", "--engine", "h100_8b"], "--constants: the engines are given one by one"),
+        (["--block-tokens", "64"], "--block-tokens: a made-up trace has blocks of its own"),
         (["--header", "x-tenant=tenant"], "--header x-tenant=tenant: cannot be read"),
     ],
 )
@@ -188,6 +193,12 @@ def test_a_trace_is_converted(capsys, tmp_path):
         (["generate", "bursts", "-o", "/nowhere/x"], "--output /nowhere/x"),
         (["inspect", "none.jsonl"], "none.jsonl"),
         (["inspect", "none.jsonl", "--requests", "0"], "--requests: 0"),
+        (["inspect", "a.csv", "--from", "csv"], "--from: inspect does not heed it, only convert; leave it out"),
+        (["inspect", "a.jsonl", "--output", "b"], "--output: inspect does not heed it, only convert and generate"),
+        (["generate", "bursts", "-o", "b", "--block-tokens", "64"], "--block-tokens: generate does not heed it"),
+        (["generate", "bursts", "-o", "b", "--seed", "1"], "--seed: generate does not heed it"),
+        (["convert", "a.csv", "-o", "b", "--json"], "--json: convert does not heed it"),
+        (["convert", "a.csv", "-o", "b", "--from", "csv", "--tick", "3"], "--tick: --from csv does not heed it"),
     ],
 )
 def test_trace_says_what_it_cannot_use(capsys, arguments, said):

@@ -44,10 +44,17 @@ def test_gzip_is_known_by_its_content(tmp_path):
 def test_the_block_size_is_told_by_flag_first_line_or_file_beside(tmp_path):
     path = written(tmp_path / "a.jsonl", GOOD)
     assert read_trace(path).block_tokens == 512
+    assert read_trace(path, block_tokens=500).block_tokens == 500
     (tmp_path / "a.meta.json").write_text('{"block_size": 64}')
     assert read_trace(path).block_tokens == 64
-    assert read_trace(path, block_tokens=16).block_tokens == 16
+    assert read_trace(path, block_tokens=64).block_tokens == 64
+    with pytest.raises(
+        StartupError, match=r"a.meta.json: block_size: .* of 64 tokens, not of 16 .*; leave the flag out"
+    ):
+        read_trace(path, block_tokens=16)
     assert read_trace(written(path, {"block_size": 32}, GOOD)).block_tokens == 32
+    with pytest.raises(StartupError, match=r"a.jsonl:1: block_size: the trace has blocks of 32 tokens, not of 16 "):
+        read_trace(path, block_tokens=16)
 
 
 def test_a_path_may_be_text(tmp_path):
