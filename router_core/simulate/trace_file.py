@@ -37,11 +37,15 @@ def read_trace(path: str | os.PathLike[str], *, block_tokens: int | None = None,
         StartupError: The file, or a line of it, cannot be used; says which and why.
     """
     path = Path(path)
+    read: list[tuple[TraceRequest, int]] = []
     try:
         with open_text(path) as lines:
             head, rows = _split_head(path, lines)
             block_tokens = _block_tokens(path, head, block_tokens)
-            read = [_request(row, path, number, block_tokens) for number, row in islice(rows, requests)]
+            checks = _Checks()
+            for number, row in islice(rows, requests):
+                read.append(_request(row, path, number, block_tokens))
+                checks.take(*read[-1], has_turn="turn" in row, number=number, path=path)
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StartupError([f"{path}: cannot be read: {reason}; give a trace in JSON lines, plain or gzip"]) from error
@@ -94,6 +98,41 @@ def _open_to_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 _Row = dict[str, Any]  # Any: a stranger's JSON
+
+
+class _Checks:
+    """What one line may not say because of the lines before it."""
+
+    def __init__(self) -> None:
+        self._parents: dict[int, int] = {}
+        self._turns: dict[tuple[str, int], int] = {}
+
+    def take(self, request: TraceRequest, turn: int, *, has_turn: bool, number: int, path: Path) -> None:
+        """Check a request.
+
+        Raises:
+            StartupError: A block follows another one than before, or the session's turn was there already.
+        """
+        before, parents = -1, self._parents
+        for block in request.blocks:
+            if parents.setdefault(block, before) != before:
+                raise StartupError([f"{path}:{number}: hash_ids: {self._unchained(request, block, before)}"])
+            before = block
+        if request.session is not None and has_turn:
+            line = self._turns.setdefault((request.session, turn), number)
+            if line != number:
+                what = f"session_id {request.session!r} has a turn {turn} on line {line} already"
+                raise StartupError([f"{path}:{number}: turn: {what}; number a session's turns from 0"])
+
+    def _unchained(self, request: TraceRequest, block: int, before: int) -> str:
+        if request.blocks.count(block) > 1:
+            return f"{block} stands twice; give each block of a prompt an id of its own"
+        other, here = (
+            "at the start of a prompt" if parent < 0 else f"behind {parent}"
+            for parent in (self._parents[block], before)
+        )
+        remedy = "an id stands for all that is before it, too: make it depend on that"
+        return f"{block} stands {here}, but {other} on a line before; {remedy}"
 
 
 def _split_head(path: Path, lines: IO[bytes]) -> tuple[_Row, Iterator[tuple[int, _Row]]]:

@@ -92,6 +92,13 @@ def test_only_full_blocks_can_be_shared(tmp_path):
         (GOOD | {"hash_ids": [-1]}, "2: hash_ids: -1 is not from 0 to below 2^62"),
         (GOOD | {"hash_ids": [1, 2, 3]}, "2: hash_ids: 3 blocks of 512 tokens are more than 1,000 tokens fill"),
         (GOOD | {"think_ms": -5}, "2: think_ms"),
+        (GOOD | {"hash_ids": [7, 7]}, "2: hash_ids: 7 stands twice; give each block"),
+        (GOOD | {"hash_ids": [1, 1]}, "2: hash_ids: 1 stands twice; give each block"),
+        (
+            GOOD | {"hash_ids": [3, 2]},
+            "2: hash_ids: 2 stands behind 3, but behind 1 on a line before; an id stands for",
+        ),
+        (GOOD | {"hash_ids": [2]}, "2: hash_ids: 2 stands at the start of a prompt, but behind 1 on a line before"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, row, said):
@@ -112,6 +119,13 @@ def test_a_file_that_is_no_trace_is_an_error(tmp_path, content):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(StartupError, match="No such file"):
         read_trace(tmp_path / "none.jsonl")
+
+
+def test_a_turn_that_was_there_is_an_error_with_file_and_line(tmp_path):
+    turn = GOOD | {"session_id": "s", "turn": 1}
+    path = written(tmp_path / "t.jsonl", turn, turn | {"turn": 2}, turn | {"session_id": "r"}, turn)
+    with pytest.raises(StartupError, match=r"t.jsonl:4: turn: session_id 's' has a turn 1 on line 1 already; number"):
+        read_trace(path)
 
 
 def test_headers_are_kept_by_lower_case_name(tmp_path):
