@@ -207,6 +207,8 @@ def _not_found(name: str, group: str, installed: set[str], damaged: Iterable[Dam
     elif word == "policy" and _INSTALLABLE.fullmatch(name):
         sentence += f"; add it with pip install router-policy-{dashed(name)}"
         sentence += ", the built-in ones with pip install 'router-core[policies]'"
+    elif word != "policy":
+        sentence += "; install the package that offers it, or give another one"
     sentence += f" (installed: {', '.join(sorted(installed)) or 'none'}"
     unreadable = ", ".join(entry.path for entry in damaged)
     return f"{sentence}; unreadable, may hold it: {unreadable})" if unreadable else f"{sentence})"

@@ -106,7 +106,9 @@ def regroup(trace: Trace, block_tokens: int) -> Trace:
     """
     times, rest = divmod(block_tokens, trace.block_tokens)
     if rest or not times:
-        raise StartupError([f"--block-tokens: {block_tokens} is no multiple of the trace's {trace.block_tokens}"])
+        size = trace.block_tokens
+        problem = f"{block_tokens} is no multiple of the trace's {size}; give {size}, {2 * size} or another one"
+        raise StartupError([f"--block-tokens: {problem}"])
     if times == 1:
         return trace
     ids: dict[int, int] = {}

@@ -78,7 +78,8 @@ def run(parsed: argparse.Namespace) -> int:
     try:
         write_trace(trace, parsed.output)
     except OSError as error:
-        raise StartupError([f"--output {parsed.output}: cannot be written: {error.strerror}"]) from error
+        problem = f"cannot be written: {error.strerror}; name a file that can, in a folder that is there"
+        raise StartupError([f"--output {parsed.output}: {problem}"]) from error
     print(describe(trace))
     return 0
 

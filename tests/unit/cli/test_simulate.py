@@ -152,6 +152,10 @@ def test_a_policy_in_a_file_takes_part_and_its_faults_show(capsys, tmp_path):
         (["--workload", "bursts:{requests: 99999999999}"], "requests: input should be less than or equal to 100000000"),
         (["--html", "."], "--html: . is a folder; name a file"),
         (["--observer", "metrik"], "did you mean 'metrics'"),
+        (
+            ["--observer", "nosuch"],
+            "'nosuch' is not installed; install the package that offers it, or give another one",
+        ),
         (["--observer", "metrics:{"], "--observer metrics:{: cannot be read"),
         (["--transfer-ms", "8"], "--transfer-ms: no KV cache travels without pairs; give --prefill and --decode"),
         (["--transfer-token-us", "8"], "--transfer-token-us: no KV cache travels without pairs"),
@@ -190,7 +194,11 @@ def test_a_trace_is_converted(capsys, tmp_path):
     [
         (["generate", "bursts"], "--output"),
         (["generate", "bursts", "sessions", "-o", "x"], "one workload"),
-        (["generate", "bursts", "-o", "/nowhere/x"], "--output /nowhere/x"),
+        (
+            ["generate", "bursts", "-o", "/nowhere/x"],
+            "--output /nowhere/x: cannot be written: No such file or directory",
+        ),
+        (["generate", "bursts", "-o", "/nowhere/x"], "; name a file that can, in a folder that is there"),
         (["inspect", "none.jsonl"], "none.jsonl"),
         (["inspect", "none.jsonl", "--requests", "0"], "--requests: 0"),
         (["inspect", "a.csv", "--from", "csv"], "--from: inspect does not heed it, only convert; leave it out"),

@@ -96,5 +96,5 @@ def test_larger_blocks_share_what_full_ones_shared():
     larger = regroup(trace, 256)
     assert larger.block_tokens == 256
     assert trace.reuse - 0.2 < larger.reuse < trace.reuse
-    with pytest.raises(StartupError, match="multiple"):
+    with pytest.raises(StartupError, match="100 is no multiple of the trace's 64; give 64, 128 or another one"):
         regroup(trace, 100)
