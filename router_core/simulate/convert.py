@@ -190,7 +190,7 @@ def _turns(file: Path, session: dict[str, Any], number: int, ids: dict[tuple[obj
             elif end <= tools + system:
                 key = ("system", row.get("model"), tools, system, place)
             else:
-                key = (number, block)
+                key = (number, row.get("model"), block)
             blocks.append(ids.setdefault(key, len(ids)))
         turns.append(TraceRequest(at_s, max(1, tokens), max(1, out), tuple(blocks), name, think_s))
         before = row

@@ -30,6 +30,17 @@ def test_sessions_share_tools_and_nothing_else(tmp_path):
     assert first[1].think_s == 10.0
 
 
+def test_a_session_that_changes_its_model_can_be_read_back(tmp_path):
+    path = session(tmp_path, "a", [[1, 2, 3], [1, 2, 3, 4]], tool_tokens=128)
+    content = json.loads(path.read_text())
+    for row, model in zip(content["requests"], ("large", "small"), strict=True):
+        row["model"] = model
+    path.write_text(json.dumps(content))
+    write_trace(from_sessions([path], seed=0, tick_s=0), tmp_path / "t.jsonl")
+    first, second = read_trace(tmp_path / "t.jsonl").requests
+    assert not set(first.blocks) & set(second.blocks)
+
+
 def test_sub_agents_are_left_out_and_long_contexts_end_a_session(tmp_path):
     path = session(tmp_path, "a", [[1], [1, 2]])
     content = json.loads(path.read_text())
