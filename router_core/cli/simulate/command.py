@@ -61,6 +61,7 @@ def run(parsed: argparse.Namespace) -> int:
     )
     scenario = replace(scenario, headers={**scenario.headers, **dict(map(read_header, parsed.header))})
     if parsed.load is not None:
+        _warn_of_few_requests(scenario)
         scenario = replace(scenario, rate=parsed.load * _saturation(scenario))
     runs = len(contenders) * parsed.seeds
     try:
@@ -142,6 +143,20 @@ def _trace(parsed: argparse.Namespace) -> Trace:
     else:
         trace = read_trace(parsed.trace, block_tokens=parsed.block_tokens)
     return trace if parsed.requests is None else trace.first(parsed.requests)
+
+
+def _warn_of_few_requests(scenario: Scenario) -> None:
+    """Say on stderr when saturation, measured with all requests at once, would never see decode limit the fleet."""
+    if scenario.trace.is_closed_loop:
+        return  # its saturation is searched, at rates that leave most sessions out at any time
+    slots = sum(engine.constants.max_running for engine in scenario.fleet.engines if engine.role != WorkerRole.PREFILL)
+    requests = len(scenario.trace.requests)
+    if requests < 2 * slots:
+        print(
+            f"router-core: warning: --load: {requests:,} requests are few for engines that run {slots:,} at once: "
+            f"saturation is over-estimated and the rate too high; take one of {2 * slots:,} or more, or give --rate",
+            file=sys.stderr,
+        )
 
 
 def _saturation(scenario: Scenario) -> float:

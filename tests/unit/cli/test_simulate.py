@@ -47,6 +47,15 @@ def test_load_is_a_share_of_what_saturates_the_fleet(capsys):
     assert half == pytest.approx(full / 2)
 
 
+def test_load_warns_of_a_trace_that_all_runs_at_once(capsys):
+    def warned(engine):
+        assert main(["simulate", *SMALL, "--policy", "random", "--load", "0.5", "--engine", engine]) == 0
+        return capsys.readouterr().err
+
+    assert "--load: 60 requests are few for engines that run 31 at once" in warned("h100_8b:{max_running: 31}")
+    assert warned("h100_8b:{max_running: 30}") == ""
+
+
 def test_a_fleet_may_be_mixed_paired_and_fail(capsys):
     mixed = simulated(
         capsys, "--policy", "random", "--engine", "2*h100_8b", "--engine", "l4_8b_fp8:{cache_tokens: 5000}"
