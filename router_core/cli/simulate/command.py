@@ -154,7 +154,7 @@ def _warn_of_few_requests(scenario: Scenario) -> None:
     if requests < 2 * slots:
         print(
             f"router-core: warning: --load: {requests:,} requests are few for engines that run {slots:,} at once: "
-            f"saturation is over-estimated and the rate too high; take one of {2 * slots:,} or more, or give --rate",
+            f"saturation and rate come out too high; take a trace of {2 * slots:,} or more, or give --rate",
             file=sys.stderr,
         )
 
